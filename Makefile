@@ -1,0 +1,80 @@
+# Needs only make and Python 3.11 or newer: the first target that is asked for builds .venv by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+PYTEST_ARGS ?=
+PYTEST_JOBS ?= 0
+
+export OMP_NUM_THREADS ?= $(CORES)
+export TOKENIZERS_PARALLELISM ?= false
+export MPLBACKEND ?= agg
+
+.PHONY: help setup demo test test-fast lint format check figures bench notebooks model clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
+		| while IFS=$$'\t' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(READY) ## build .venv with the pinned versions (about 3 minutes, 2 GB)
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "steerlab needs Python 3.11 or newer: install it, or name it with PYTHON=/path/to/python." >&2; exit 2; fi
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot build a virtual environment: install the venv module (Debian and Ubuntu: apt install python3-venv)." >&2; \
+		exit 2; }
+	@echo "building $(VENV) with $(PYTHON): about 3 minutes, no more output unless something fails"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,finetune]'
+	@touch $@
+
+demo: $(READY) ## fit, steer, write, evaluate and draw with the bundled model (minutes, no download)
+	$(BIN)/steerlab demo
+
+test: $(READY) ## the whole test suite; PYTEST_ARGS='-k store' to choose, PYTEST_JOBS=2 to share it out
+	$(call pytest,)
+
+test-fast: $(READY) ## the tests that take seconds
+	$(call pytest,-m 'not slow')
+
+# With several workers each gets its share of the cores; more threads than cores is slower than fewer.
+define pytest
+@OMP_NUM_THREADS=$$(( $(PYTEST_JOBS) > 1 ? ($(CORES) + $(PYTEST_JOBS) - 1) / $(PYTEST_JOBS) : $(OMP_NUM_THREADS) )) \
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) $(1) $(PYTEST_ARGS)
+endef
+
+lint: $(READY) ## ruff (rules and format) and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(READY) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test ## what .ci/run does
+
+figures: $(READY) ## every figure and table of analyses/ into figures/
+	@for script in analyses/[!_]*.py; do [ -e "$$script" ] || continue; \
+		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
+
+bench: $(READY) ## speed and memory, as ratios within one run (benchmarks/)
+	@for script in benchmarks/[!_]*.py; do [ -e "$$script" ] || continue; \
+		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
+
+notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept
+	@for notebook in notebooks/*.ipynb; do [ -e "$$notebook" ] || continue; \
+		echo "$$notebook"; (cd notebooks && ../$(BIN)/jupyter-execute "$$(basename "$$notebook")") || exit 1; done
+
+model: $(READY) ## train the bundled model again from its data
+	$(BIN)/python -m steerlab.bundled.train
+
+clean: ## remove caches and build leftovers; .venv, runs and figures stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

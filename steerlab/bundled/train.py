@@ -1,0 +1,254 @@
+"""Train polyglot-mini from scratch: `python -m steerlab.bundled.train --minutes 95` (CPU) or on a GPU with `--device cuda`.
+
+Two steps, so that the second needs nothing but torch and transformers: `prepare` writes the tokenizer and packed token batches,
+`fit` trains on them. The schedule ends at `--tokens` or at `--minutes`, whichever comes first; with `--tokens` alone and one thread
+the run is reproducible on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+CHAT_TEMPLATE = (
+    "{{ '<|bos|>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>' + m['content'] }}"
+    "{% elif m['role'] == 'assistant' %}{{ '<|assistant|>' + m['content'] + '<|eos|>' }}"
+    "{% else %}{{ raise_exception('polyglot-mini knows the roles user and assistant only') }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights, apart from the text."""
+
+    layers: int = 6
+    d_model: int = 256
+    mlp: int = 704
+    heads: int = 8
+    kv_heads: int = 4
+    vocab: int = 8192
+    context: int = 512
+    rows: int = 16
+    length: int = 256
+    muon_lr: float = 6e-3
+    adam_lr: float = 4e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 60
+    cooldown: float = 0.6  # last share of the run in which the rate falls to zero, linearly
+    tokens: int = 60_000_000
+    minutes: float = 1e9
+    seed: int = 0
+    device: str = "cpu"
+    compile: bool = True
+
+
+def model_config(c: TrainConfig) -> LlamaConfig:
+    """The Llama shape: tied embeddings, grouped-query attention."""
+    return LlamaConfig(
+        vocab_size=c.vocab, hidden_size=c.d_model, intermediate_size=c.mlp, num_hidden_layers=c.layers, num_attention_heads=c.heads,
+        num_key_value_heads=c.kv_heads, max_position_embeddings=c.context, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )  # fmt: skip
+
+
+def visible(document: Tensor) -> Tensor:
+    """Attention mask (b 1 s s): causal, and only within one document. Padding sees itself, so that no row of the softmax is empty."""
+    same = document[:, None, :, None] == document[:, None, None, :]
+    causal = torch.ones(document.shape[1], document.shape[1], dtype=torch.bool, device=document.device).tril()
+    return same & causal
+
+
+def positions(document: Tensor) -> Tensor:
+    """Position ids (b s) that start again at 0 with every document."""
+    index = torch.arange(document.shape[1], device=document.device).expand_as(document)
+    start = torch.ones_like(document, dtype=torch.bool)
+    start[:, 1:] = document[:, 1:] != document[:, :-1]
+    return index - torch.cummax(torch.where(start, index, 0), dim=1).values
+
+
+def loss_of(model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool) -> tuple[Tensor, int]:
+    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made for those only."""
+    ids, document, target = batch[0].long(), batch[1], batch[2].bool()
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16):
+        hidden = backbone(input_ids=ids, attention_mask=visible(document), position_ids=positions(document), use_cache=False)  # type: ignore[operator]
+        hidden = hidden.last_hidden_state
+        wanted = target[:, 1:].reshape(-1).nonzero()[:, 0]
+        picked = hidden[:, :-1].reshape(-1, hidden.shape[-1])[wanted]
+        logits = model.lm_head(picked)
+    answer = ids[:, 1:].reshape(-1)[wanted]
+    return torch.nn.functional.cross_entropy(logits.float(), answer, reduction="sum"), int(wanted.numel())
+
+
+def optimizers(model: LlamaForCausalLM, c: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings and norms."""
+    inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers." in n]
+    rest = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers." in n)]
+    muon = torch.optim.Muon(inside, lr=c.muon_lr, weight_decay=c.weight_decay, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(rest, lr=c.adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    for o in (muon, adam):
+        for group in o.param_groups:
+            group["base"] = group["lr"]
+    return [muon, adam]
+
+
+def rate(step: int, progress: float, c: TrainConfig) -> float:
+    """Share of the peak learning rate: linear warm-up, constant, then linear to zero over the last `cooldown` of the run."""
+    return min(1.0, (step + 1) / c.warmup_steps) * min(1.0, max(0.0, (1.0 - progress) / c.cooldown))
+
+
+def bits_per_byte(model: LlamaForCausalLM, held: dict[str, list[list[int]]], size: dict[str, int]) -> dict[str, float]:
+    """Held-out bits per UTF-8 byte of bare text (BOS + text + EOS) per language."""
+    result = {}
+    device = next(model.parameters()).device
+    model.eval()
+    for code, texts in held.items():
+        nats, length = 0.0, max(len(t) for t in texts)
+        for at in range(0, len(texts), 33):
+            part = texts[at : at + 33]
+            batch = torch.zeros(3, len(part), length, dtype=torch.int32, device=device)
+            for r, ids in enumerate(part):
+                batch[0, r, : len(ids)] = torch.tensor(ids)
+                batch[1, r, : len(ids)] = 1
+                batch[2, r, 1 : len(ids)] = 1
+            with torch.no_grad():
+                nats += float(loss_of(model, model.model, batch, bf16=False)[0])
+        result[code] = nats / math.log(2) / size[code]
+    model.train()
+    return result
+
+
+def fit(packed: Path, out: Path, c: TrainConfig) -> None:
+    """Train on the batches under `packed` and write weights (bfloat16 safetensors), config and `training.json` to `out`."""
+    torch.manual_seed(c.seed)
+    stream = np.load(packed / "batches.npy", mmap_mode="r")
+    held = json.loads((packed / "heldout.json").read_text())
+    out.mkdir(parents=True, exist_ok=True)
+    model = LlamaForCausalLM(model_config(c)).to(c.device)
+    for name, p in model.named_parameters():  # residual writers start small: GPT-2's 1/sqrt(2 layers)
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            p.data.mul_((2 * c.layers) ** -0.5)
+    backbone = torch.compile(model.model, dynamic=False) if c.compile else model.model
+    opts = optimizers(model, c)
+    began, tokens, step, curve, running = time.time(), 0, 0, [], 0.0
+    last_report = began
+    for index in _cycle(len(stream)):
+        progress = max(tokens / c.tokens, (time.time() - began) / 60 / c.minutes)
+        if progress >= 1:
+            break
+        batch = torch.from_numpy(np.asarray(stream[index]).astype(np.int32)).to(c.device)
+        loss, n = loss_of(model, backbone, batch, bf16=True)
+        (loss / n).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for o in opts:
+            for group in o.param_groups:
+                group["lr"] = group["base"] * rate(step, progress, c)
+            o.step()
+            o.zero_grad(set_to_none=True)
+        tokens += int((batch[1] > 0).sum())
+        step += 1
+        if c.device == "cpu" or step % 50 == 0:
+            value = float(loss.detach()) / n
+            running = value if step == 1 else 0.98 * running + 0.02 * value
+        if step % 50 == 0:
+            print(f"step {step} tokens {tokens / 1e6:.2f}M loss {running:.3f} progress {progress:.3f} {tokens / (time.time() - began):.0f} tok/s", flush=True)
+        if time.time() - last_report > 480 or step == 200:
+            bpb = bits_per_byte(model, held["ids"], held["bytes"])
+            curve.append({"step": step, "tokens": tokens, "minutes": (time.time() - began) / 60, "loss": running, "bits_per_byte": bpb})
+            print("bits per byte " + " ".join(f"{k} {v:.3f}" for k, v in bpb.items()), flush=True)
+            save(model, out, c, curve, tokens, step)
+            last_report = time.time()
+    bpb = bits_per_byte(model, held["ids"], held["bytes"])
+    curve.append({"step": step, "tokens": tokens, "minutes": (time.time() - began) / 60, "loss": running, "bits_per_byte": bpb})
+    save(model, out, c, curve, tokens, step)
+
+
+def _cycle(n: int) -> Iterator[int]:
+    while True:
+        yield from range(n)
+
+
+def save(model: LlamaForCausalLM, out: Path, c: TrainConfig, curve: list[dict], tokens: int, step: int) -> None:
+    """Write the weights in bfloat16, the model config, and the training record."""
+    state = {k: v.detach().to("cpu", torch.bfloat16, copy=True) for k, v in model.state_dict().items()}
+    config = model_config(c)
+    config.dtype = torch.bfloat16
+    fresh = LlamaForCausalLM(config).to(torch.bfloat16)
+    fresh.load_state_dict(state)
+    fresh.save_pretrained(out)
+    record = {"config": asdict(c), "tokens": tokens, "steps": step, "curve": curve}
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> None:
+    """Write `tokenizer.json`, `batches.npy` (n 3 rows length, int16) and the held-out token ids to `packed`."""
+    from steerlab.bundled import corpus
+
+    packed.mkdir(parents=True, exist_ok=True)
+    texts = corpus.passages(root)
+    sizes = {code: sum(len(p.text.encode()) for p in texts if p.language == code) for code in corpus.LANGUAGES}
+    print(f"{len(texts)} passages, {sum(sizes.values()) / 1e6:.1f} MB: {sizes}", flush=True)
+    tokenizer = corpus.train_tokenizer(texts, c.vocab)
+    tokenizer.save(str(packed / "tokenizer.json"))
+    stream = corpus.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
+    print("share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)), flush=True)
+    n = tokens // (c.rows * c.length)
+    batches = np.lib.format.open_memmap(packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length))
+    targets = filled = 0
+    for i, batch in zip(range(n), corpus.pack(iter(stream), c.rows, c.length), strict=False):
+        batches[i] = batch
+        filled += int((batch[1] > 0).sum())
+        targets += int(batch[2].sum())
+    batches.flush()
+    print(f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted", flush=True)
+    held = corpus.held_out(root)
+    ids = {code: [[corpus.BOS, *tokenizer.encode(t).ids, corpus.EOS] for t in texts] for code, texts in held.items()}
+    size = {code: sum(len(t.encode()) for t in texts) for code, texts in held.items()}
+    (packed / "heldout.json").write_text(json.dumps({"ids": ids, "bytes": size}))
+
+
+def write_tokenizer(packed: Path, out: Path) -> None:
+    """Save the fast tokenizer with its special tokens, left padding and chat template. No token is added on encoding: the template holds BOS."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(packed / "tokenizer.json"), pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
+        additional_special_tokens=["<|user|>", "<|assistant|>"], padding_side="left", model_max_length=512,
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    """Command line: every field of `TrainConfig` is an option."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
+    parser.add_argument("--packed", type=Path, default=Path("runs/polyglot-mini/packed"))
+    parser.add_argument("--out", type=Path, default=Path("runs/polyglot-mini/model"))
+    parser.add_argument("--step", choices=("all", "prepare", "fit"), default="all")
+    parser.add_argument("--prepare-tokens", type=int, default=40_000_000, help="tokens to pack; training walks over them again if it needs more")
+    for field, value in asdict(TrainConfig()).items():
+        kind = (lambda s: s.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
+        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=value)
+    given = vars(parser.parse_args())
+    c = TrainConfig(**{k: given[k] for k in asdict(TrainConfig())})
+    if given["step"] in ("all", "prepare"):
+        prepare(given["data"], given["packed"], given["prepare_tokens"], c)
+    if given["step"] in ("all", "fit"):
+        fit(given["packed"], given["out"], c)
+    if given["step"] == "all":
+        write_tokenizer(given["packed"], given["out"])
+
+
+if __name__ == "__main__":
+    main()

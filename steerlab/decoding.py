@@ -1,0 +1,103 @@
+"""The decode loop: cached, batched, greedy in its forwards and indifferent to who watches them.
+
+It drives a Hugging Face causal LM and knows neither nnsight nor plans: a `Chunk` says, before every forward, what its positions mean, and
+whoever edits the residual stream reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from steerlab.batch import Batch
+from steerlab.steering import TokenContext
+
+# (rows (b,) of the original batch, tokens so far (b t) prompt included, logits (b v), step) -> next token (b)
+Pick = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+# (rows (b,), generated tokens (b n)) -> which rows are finished
+Finished = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Chunk:
+    """What the current forward holds: the meaning of its positions, and which rows of the original batch are still in it."""
+
+    context: TokenContext
+    rows: Int[Tensor, " b"]
+    step: int = 0
+
+
+@dataclass
+class Decoded:
+    """Generated tokens (b n), cut per row: `tokens[i, :lengths[i]]`; `ended[i]` is False where the token limit stopped the row."""
+
+    tokens: Int[Tensor, "b n"]
+    lengths: Int[Tensor, " b"]
+    ended: Bool[Tensor, " b"]
+    steps: int = 0
+    row_steps: int = 0
+
+    def row(self, i: int) -> list[int]:
+        """The generated token ids of row `i`."""
+        return self.tokens[i, : int(self.lengths[i])].tolist()
+
+
+class DecodeLoop:
+    """One run of the loop. Rows that have finished leave the batch once at least half of it is done, so the tail is not paid for."""
+
+    def __init__(
+        self, model: Any, batch: Batch, pick: Pick, finished: Finished, max_new_tokens: int, on_retire: Callable[[Tensor], None], retire: bool = True
+    ) -> None:
+        self.model, self.pick, self.finished, self.max_new_tokens, self.on_retire, self.retire = model, pick, finished, max_new_tokens, on_retire, retire
+        n = len(batch)
+        device = batch.input_ids.device
+        self.batch = batch
+        self.chunk = Chunk(TokenContext(batch.relative, batch.input_ids, batch.real), torch.arange(n, device=device))
+        self.tokens = torch.zeros((n, max_new_tokens), dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(n, dtype=torch.int64, device=device)
+        self.ended = torch.zeros(n, dtype=torch.bool, device=device)
+        self.row_steps = self.steps = 0
+
+    def run(self) -> Decoded:
+        """Decode until every row has finished or `max_new_tokens` is reached."""
+        batch, chunk = self.batch, self.chunk
+        cache = DynamicCache(config=self.model.config)
+        history, mask = batch.input_ids, batch.attention_mask
+        current, position = batch.input_ids, batch.position_ids
+        relative = batch.relative[:, -1:]
+        for step in range(self.max_new_tokens):
+            out = self.model(
+                input_ids=current, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            logits: Float[Tensor, "b v"] = out.logits[:, -1]
+            self.steps, self.row_steps = step + 1, self.row_steps + len(chunk.rows)
+            chosen = self.pick(chunk.rows, history, logits, step)
+            self._record(chosen, step)
+            done = self.ended[chunk.rows]
+            if bool(done.all()) or step + 1 == self.max_new_tokens:
+                break
+            history = torch.cat([history, chosen[:, None]], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(chunk.rows), 1)], dim=1)
+            position, relative, current = position[:, -1:] + 1, relative + 1, chosen[:, None]
+            if self.retire and 2 * int(done.sum()) >= len(done):
+                keep = (~done).nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                history, mask, position, relative, current = (x[keep] for x in (history, mask, position, relative, current))
+                chunk.rows = chunk.rows[keep]
+                self.on_retire(keep)
+            chunk.context = TokenContext(relative, current, torch.ones_like(current, dtype=torch.bool))
+            chunk.step = step + 1
+        return Decoded(self.tokens[:, : max(self.steps, 1)], self.lengths, self.ended, self.steps, self.row_steps)
+
+    def _record(self, chosen: Tensor, step: int) -> None:
+        """Keep the token of every row that is still writing. Rows that are done but not yet retired decode into the void."""
+        rows = self.chunk.rows[~self.ended[self.chunk.rows]]
+        self.tokens[rows, step] = chosen[~self.ended[self.chunk.rows]]
+        self.lengths[rows] = step + 1
+        self.ended[rows] = self.finished(rows, self.tokens[rows, : step + 1])

@@ -1,0 +1,111 @@
+"""Writing that is whole or not there: atomic replacement, appending at a known place, and the disk's complaints as sentences."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from steerlab.errors import SteerlabError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+
+
+def append_at(path: Path, at: int, data: bytes) -> None:
+    """Write `data` from byte `at` on, whatever an earlier failure left behind it, and wait for the disk."""
+    new = not path.exists()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.ftruncate(file, at)
+        os.lseek(file, at, os.SEEK_SET)
+        _write(file, data)
+    finally:
+        os.close(file)
+    if new:
+        sync_folder(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` in place of the file's content: a reader, and a kill or power cut, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.tmp")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        _write(file, data)
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    finally:
+        os.close(file)
+    sync_folder(path.parent)
+
+
+def _write(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
+
+
+def sync_folder(path: Path) -> None:
+    """A new or renamed file survives a power cut only once its folder is on the disk too."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size in bytes and sha256 of a file, as the manifest keeps them."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def take_lock(path: Path) -> int:
+    """Lock the file for this process and return its descriptor; closing that, or dying, gives the lock back.
+
+    Raises `SteerlabError` when another process holds it, naming the process.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except BaseException as error:
+        holder = os.pread(lock, 20, 0).decode() or "unknown"
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise SteerlabError(
+                f"{path.parent} is being written by another process ({holder}): wait until it ends, or give another folder."
+            ) from error
+        raise
+    return lock
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` into a `SteerlabError` of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            message = (
+                f"no space is left to write {path}: free some and repeat the command, the rest is intact."
+            )
+        elif error.errno in _DENIED:
+            message = f"{path} cannot be written ({error.strerror}): change its permissions, or give another folder."
+        elif error.errno in _IN_THE_WAY:
+            message = f"{path} cannot be a run folder because a file stands in the way: give another folder."
+        else:
+            message = f"{path} cannot be used ({error.strerror}): repair that and repeat the command, the rest is intact."
+        raise SteerlabError(message) from error

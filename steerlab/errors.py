@@ -1,0 +1,10 @@
+"""The one error a user is meant to read."""
+
+from __future__ import annotations
+
+
+class SteerlabError(ValueError):
+    """Bad input, told in one sentence: what was given, what was expected, what to do.
+
+    The command line prints the sentence and exits with code 2; nothing is left half-written.
+    """

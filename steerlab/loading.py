@@ -1,0 +1,131 @@
+"""`load`: a traced model from a hub id, a local folder, or the bundled model's name; checked once, then trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from steerlab.architecture import find_layout
+from steerlab.batch import left_pad
+from steerlab.errors import SteerlabError
+from steerlab.model import TracedModel
+from steerlab.templates import choose_template
+from steerlab.types import Site
+
+BUNDLED = "polyglot-mini"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def bundled_path() -> Path:
+    """Folder of the model that ships with the package."""
+    return Path(str(resources.files("steerlab.bundled"))) / "polyglot_mini"
+
+
+def load(
+    name: str = BUNDLED,
+    engine: str = "local",
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    revision: str | None = None,
+    template: str = "auto",
+    layers_path: str | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> TracedModel:
+    """Load any Hugging Face causal LM: a hub id, a local folder, or "polyglot-mini", which ships with the package.
+
+    dtype: float32, bfloat16 or float16. device: "cpu", "cuda", "cuda:1" ..., "auto" spreads over what there is; None takes the GPU if
+    there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat", "plain", or a text with {prompt}. layers_path:
+    where the decoder blocks are, for a model that is not recognised. Further options go to `from_pretrained` (quantization_config,
+    attn_implementation, ...).
+
+    Raises `SteerlabError` for an unknown engine or dtype, a model that cannot be found or has no decoder blocks, and a model in which an edit
+    of the residual stream has no effect.
+    """
+    if engine != "local":
+        raise SteerlabError(f"engine {engine!r} is not known: the one engine here is 'local'.")
+    if dtype not in DTYPES:
+        raise SteerlabError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}.")
+    source = str(bundled_path()) if name == BUNDLED else name
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    common: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        if place == "auto":
+            options["device_map"] = "auto"
+        hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **common, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise SteerlabError(
+            f"the model {name!r} could not be loaded ({first}): give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
+        ) from error
+    if place != "auto" and "device_map" not in options:
+        hf.to(place)
+    return wrap(hf, tokenizer, name=name, revision=revision, template=template, layers_path=layers_path)
+
+
+def wrap(
+    hf: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str = "",
+    revision: str | None = None,
+    template: str = "auto",
+    layers_path: str | None = None,
+) -> TracedModel:
+    """A traced model around a transformers model you already hold. Sets the tokenizer to pad on the left and checks the model once."""
+    hf.eval()
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    layout = find_layout(hf, layers_path)
+    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
+        hf.set_attn_implementation("eager")  # SDPA leaves out Gemma-2's soft-capping without a word (about 1e-3 here)
+    known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
+    model = TracedModel(
+        name or str(hf.config.name_or_path), hf, tokenizer, layout, str(known), choose_template(tokenizer, template)
+    )
+    _validate(model)
+    return model
+
+
+def weights_digest(hf: PreTrainedModel) -> str:
+    """A short hash of config and of a few rows of every weight: tells two local models of one name apart."""
+    digest = hashlib.sha256()
+    config = {k: v for k, v in hf.config.to_dict().items() if not k.startswith("_") and k not in ("dtype", "transformers_version")}
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for key, weight in hf.named_parameters():
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16).float()
+        digest.update(key.encode())
+        digest.update(some.numpy().tobytes())
+    return "weights-" + digest.hexdigest()[:16]
+
+
+def _validate(model: TracedModel) -> None:
+    """One tiny forward: every block gives (b s d), and an edit of the last block changes the logits."""
+    ids = [min(3, model.vocab_size - 1), min(5, model.vocab_size - 1), min(4, model.vocab_size - 1)]
+    batch = left_pad([ids, ids[:2]], model.pad_id)
+    sites = [Site(layer) for layer in range(model.n_layers)]
+    plain = model.forward(batch, read=sites, logits=True)
+    want = (2, 3, model.d_model)
+    for site in sites:
+        if tuple(plain[site].shape) != want:
+            raise SteerlabError(
+                f"block {site.layer} of {model.name} gives a tensor of shape {tuple(plain[site].shape)}, expected (batch, sequence, width) = {want}: "
+                "this architecture is not supported; give layers_path=..., or open an issue with the model's name."
+            )
+    last = sites[-1]
+    edited = model.forward(batch, edit={last: lambda h: h * 0.5 + 1.0}, logits=True)
+    assert plain.logits is not None and edited.logits is not None
+    if torch.equal(plain.logits, edited.logits):
+        raise SteerlabError(
+            f"an edit of the residual stream at block {last.layer} of {model.name} changes nothing: the block's output is not what the next module reads."
+        )

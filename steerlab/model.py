@@ -1,0 +1,255 @@
+"""A traced model: the one place that talks to nnsight. Everything above sees `forward`, `decode` and facts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nnsight import TransformersModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steerlab.architecture import Layout
+from steerlab.batch import Batch, left_pad
+from steerlab.decoding import Chunk, Decoded, DecodeLoop, Finished, Pick
+from steerlab.errors import SteerlabError
+from steerlab.steering import CompiledPlan, Plan
+from steerlab.templates import Template
+from steerlab.types import Site
+
+Edit = Callable[[Tensor], Tensor]
+Visit = Callable[[Site, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one forward pass gave: activations (b s d) by site, and logits (b s v) where they were asked for."""
+
+    sites: Mapping[Site, Tensor]
+    logits: Float[Tensor, "b s v"] | None = None
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self.sites[site]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No autograd, and no warning when a decode ends before the step limit: rows that finish early are the normal case, and nothing
+    is lost, since tokens are kept by the decode loop and not by the trace."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was never reached.*")
+        yield
+
+
+class TracedModel:
+    """A causal LM whose residual stream can be read and edited, one batch at a time.
+
+    The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns or raises.
+    `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain transformers model underneath.
+    """
+
+    def __init__(
+        self, name: str, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: Layout, revision: str, template: Template
+    ) -> None:
+        self.name, self.revision, self.hf, self.tokenizer, self.layout, self.template = name, revision, hf, tokenizer, layout, template
+        self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
+        self._blocks: Any = _walk(self.nnsight, layout.layers)
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+    # ---- facts -------------------------------------------------------------------------------------------------------------
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks; layers are 0 to n_layers - 1."""
+        return self.layout.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.hf.get_input_embeddings().weight.shape[1])
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding, which is what logits have columns for."""
+        return int(self.hf.get_input_embeddings().weight.shape[0])
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens the model has positions for."""
+        config = self.hf.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 1 << 30))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings live, which is where batches go."""
+        return self.hf.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the residual stream."""
+        return self.hf.get_input_embeddings().weight.dtype
+
+    @property
+    def chat_template(self) -> str | None:
+        """The tokenizer's chat template, if it has one."""
+        template = self.tokenizer.chat_template
+        return template if isinstance(template, str) else None
+
+    # ---- text to tokens ----------------------------------------------------------------------------------------------------
+    def encode(self, texts: Sequence[str], answers: Sequence[str] | None = None, chat: bool = False) -> Batch:
+        """Left-padded batch. `chat=True` puts every text behind the model's template (with exactly one BOS); `answers` are appended as
+        already generated text, so that position 0 is their first token.
+
+        Raises `SteerlabError` for no texts, an empty text, or one longer than the context.
+        """
+        rows = self.token_rows(texts, chat)
+        lengths = [len(row) for row in rows]
+        if answers is not None:
+            tails = [self.tokenizer(a, add_special_tokens=False)["input_ids"] for a in answers]
+            rows = [row + list(tail) for row, tail in zip(rows, tails, strict=True)]
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > self.context_length:
+                raise SteerlabError(
+                    f"a text of {len(row)} tokens ({text[:40]!r}...) does not fit the {self.context_length} positions of {self.name}: shorten it, or use fewer examples."
+                )
+        return left_pad(rows, self.pad_id, lengths).to(self.device)
+
+    def token_rows(self, texts: Sequence[str], chat: bool = False) -> list[list[int]]:
+        """Token ids of every text, unpadded; `chat=True` renders the template first."""
+        if not texts:
+            raise SteerlabError("no texts were given: give at least one.")
+        rows = self.template.token_rows(self.tokenizer, texts, chat)
+        for text, row in zip(texts, rows, strict=True):
+            if not row:
+                raise SteerlabError(f"the text {text!r} has no tokens: give a non-empty text.")
+        return rows
+
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    # ---- the verbs ---------------------------------------------------------------------------------------------------------
+    def forward(
+        self, batch: Batch, read: Sequence[Site] = (), edit: Mapping[Site, Edit] | None = None, visit: Visit | None = None, logits: bool = False
+    ) -> Reading:
+        """One forward pass that reads and edits the residual stream, and stops at the last site that is needed.
+
+        read: sites to return, as (b s d) tensors after any edit. visit: called with each read site instead, and nothing is kept, so that
+        memory does not grow with the number of layers. edit: site -> function from (b s d) to (b s d). logits=True runs on through
+        the LM head.
+
+        Raises `SteerlabError` for a site outside the model.
+        """
+        edits = dict(edit or {})
+        order = self.layout.order([*read, *edits])
+        self.check_sites(order)
+        wanted = set(read)
+        found: dict[Site, Tensor] = {}
+        out: list[Tensor] = []
+        batch = batch.to(self.device)
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids, "use_cache": False}
+        model = self.nnsight
+        with _quiet(), model.trace(**inputs) as tracer:
+            for site in order:
+                value = self._get(site)
+                if site in edits:
+                    value = edits[site](value)
+                    self._set(site, value)
+                if site in wanted:
+                    if visit is None:
+                        found[site] = value
+                    else:
+                        visit(site, value)
+            if logits:
+                out.append(model.output.logits)
+            else:
+                tracer.stop()
+        return Reading(found, out[0] if out else None)
+
+    def decode(
+        self, batch: Batch, pick: Pick, finished: Finished, max_new_tokens: int, plan: Plan | CompiledPlan | None = None, retire: bool = True
+    ) -> Decoded:
+        """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
+
+        pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep their own interventions
+        when others leave the batch.
+
+        Raises `SteerlabError` when prompt and answer cannot fit the context.
+        """
+        need = batch.input_ids.shape[1] + max_new_tokens
+        if need > self.context_length:
+            raise SteerlabError(
+                f"a prompt of {batch.input_ids.shape[1]} tokens and {max_new_tokens} new ones need {need} positions, and {self.name} has "
+                f"{self.context_length}: shorten the prompt or lower max_new_tokens."
+            )
+        if max_new_tokens < 1:
+            raise SteerlabError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
+        batch = batch.to(self.device)
+        compiled = self.compile(plan) if isinstance(plan, Plan) else plan
+        holder = [compiled]
+
+        def retired(keep: Tensor) -> None:
+            if holder[0] is not None:
+                holder[0] = holder[0].select(keep)
+
+        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, retired, retire)
+        sites = self.layout.order(compiled.sites) if compiled is not None else []
+        self.check_sites(sites)
+        if not sites:
+            with torch.no_grad():
+                return loop.run()
+        return self._traced_loop(loop, sites, holder)
+
+    def _traced_loop(self, loop: DecodeLoop, sites: Sequence[Site], holder: list[CompiledPlan | None]) -> Decoded:
+        """Run the whole decode inside one trace: nnsight pauses every forward of it at each edited site."""
+        result: list[Decoded] = []
+        chunk: Chunk = loop.chunk
+
+        def drive(*args: Any, **kwargs: Any) -> Tensor:
+            result.append(loop.run())
+            return result[0].tokens
+
+        model, steps = self.nnsight, loop.max_new_tokens
+        with _quiet(), model.trace(input_ids=loop.batch.input_ids, attention_mask=loop.batch.attention_mask, fn=drive) as tracer:
+            for _ in tracer.iter[:steps]:
+                for site in sites:
+                    self._set(site, holder[0].edit(site, self._get(site), chunk.context))  # type: ignore[union-attr]
+        return result[0]
+
+    def compile(self, plan: Plan) -> CompiledPlan:
+        """The plan as per-site tensors on this model's device; checks layers and width."""
+        return plan.compile(self.d_model, self.dtype, self.device, self.n_layers)
+
+    def check_sites(self, sites: Sequence[Site]) -> None:
+        """Raise `SteerlabError` for a layer this model does not have."""
+        for site in sites:
+            if not 0 <= site.layer < self.n_layers:
+                raise SteerlabError(f"layer {site.layer} does not exist: {self.name} has layers 0 to {self.n_layers - 1}.")
+
+    # ---- sites as nnsight sees them ----------------------------------------------------------------------------------------
+    def _get(self, site: Site) -> Tensor:
+        block = self._blocks[site.layer]
+        if site.stream == "resid_pre":
+            return block.input
+        module = block if site.stream == "resid_post" else _walk(block, getattr(self.layout, site.stream))
+        value = module.output
+        return value if isinstance(value, Tensor) else value[0]
+
+    def _set(self, site: Site, new: Tensor) -> None:
+        block = self._blocks[site.layer]
+        if site.stream == "resid_pre":
+            block.input = new
+            return
+        module = block if site.stream == "resid_post" else _walk(block, getattr(self.layout, site.stream))
+        old = module.output
+        module.output = new if isinstance(old, Tensor) else (new, *old[1:])
+
+
+def _walk(envoy: Any, path: str) -> Any:
+    for name in path.split("."):
+        envoy = getattr(envoy, name)
+    return envoy

@@ -1,0 +1,139 @@
+"""JSON as the run folders use it: plain values only, one canonical spelling, rows that name their line when they are broken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from steerlab.errors import SteerlabError
+
+
+def plain(value: object) -> Any:
+    """The JSON value that says the same: tuples become lists, dataclasses and mappings dicts, arrays and numbers of numpy and torch
+    lists and numbers, paths strings, and NaN, which means missing, null.
+
+    Raises `SteerlabError` for infinities, keys that are not strings, and anything else JSON has no word for.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise SteerlabError(
+            "an infinite number cannot be stored: give a finite one, or NaN when it is missing."
+        )
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise SteerlabError(f"key {key!r} cannot be stored: JSON knows strings only as keys.")
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    tolist = getattr(value, "tolist", None)
+    if tolist is not None:
+        return plain(tolist())
+    raise SteerlabError(
+        f"a {type(value).__name__} cannot be stored as JSON: give numbers, strings, lists or mappings."
+    )
+
+
+def config_key(config: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of a configuration; the order of its fields does not matter."""
+    text = json.dumps(
+        plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(there: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One phrase per field in which two configurations differ, nested fields as `outer.inner`, in alphabetical order."""
+    found: list[str] = []
+    for name in sorted({*there, *given}):
+        old, new = there.get(name, _ABSENT), given.get(name, _ABSENT)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif json.dumps(old, sort_keys=True, default=str) != json.dumps(new, sort_keys=True, default=str):
+            found.append(f"{prefix}{name} is {_short(old)} there, {_short(new)} now")
+    return found
+
+
+def encode(value: object) -> bytes:
+    """One row, a mapping or dataclass: JSON on one line, UTF-8, with its newline. Raises `SteerlabError` on anything else."""
+    row = plain(value)
+    if not isinstance(row, dict):
+        raise SteerlabError(f"a {type(value).__name__} is not a row: give a mapping or a dataclass.")
+    return encode_text(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def encode_text(text: str) -> bytes:
+    """UTF-8 bytes; raises `SteerlabError` on half characters (lone surrogates)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise SteerlabError(
+            f"the text holds half a character ({text[error.start]!r}) and cannot be stored as UTF-8: decode it with errors='replace'."
+        ) from error
+
+
+def pretty(value: object) -> bytes:
+    """A whole JSON file, indented, UTF-8, in the order given."""
+    return encode_text(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse(data: bytes, path: Path, first_line: int = 1) -> list[dict[str, Any]]:
+    """The rows in `data`, the content of `path` from line `first_line` on. Raises `SteerlabError` naming a line that is broken.
+
+    Only a newline byte ends a row: a text may hold any other character that Unicode calls a line break.
+    """
+    lines = data.split(b"\n")
+    unended = lines.pop()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate([*lines, unended] if unended else lines, first_line):
+        try:
+            row = json.loads(line)
+        except ValueError:  # broken JSON and broken UTF-8 alike
+            row = None
+        if not isinstance(row, dict):
+            raise SteerlabError(
+                f"line {number} of {path} is not a JSON object: restore the file, or delete the run folder and start again."
+            )
+        rows.append(row)
+    return rows
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises `SteerlabError` when it holds anything else; `OSError` is the caller's."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise SteerlabError(
+            f"{path} is not a JSON object: restore it, or delete the run folder and start again."
+        )
+    return value
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, _Absent) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,133 @@
+"""What the model is asked to write: labels, prompts and post-processing (wording of Cegin et al., arXiv 2606.18389)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from string import Formatter
+
+from steerlab.data.corpus import Corpus
+from steerlab.data.languages import language as find_language
+from steerlab.errors import SteerlabError
+
+FIELDS = ("label", "in_language", "in_name", "examples")
+QUOTES = "\"'`´‘’‚‛“”„‟‹›«»″״「」『』"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled writing task: the one object a user writes to add a task.
+
+    In the templates `{label}` is the label, `{in_language}` becomes " in Javanese language" and `{in_name}` " in Javanese" (nothing
+    when the prompt names no language), and `{examples}`, in `few_shot` only, the numbered examples, one a line.
+    Raises `SteerlabError` on no labels, a repeated label, or a template that lacks a field or has an unknown one.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    zero_shot: str
+    few_shot: str
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise SteerlabError(
+                f"task {self.name!r} has the labels {list(self.labels)}: give at least one, each once."
+            )
+        for kind, template, needed in (
+            ("zero_shot", self.zero_shot, {"label"}),
+            ("few_shot", self.few_shot, {"label", "examples"}),
+        ):
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            wrong = sorted(needed - fields) or sorted(fields - set(FIELDS))
+            if wrong or (kind == "zero_shot" and "examples" in fields):
+                known = ", ".join("{" + field + "}" for field in FIELDS)
+                raise SteerlabError(
+                    f"the {kind} template of task {self.name!r} has the fields {sorted(fields)}: it needs {sorted(needed)} and may"
+                    f" use {known} ({{examples}} in few_shot only)."
+                )
+
+
+SENTIMENT = Task(
+    "sentiment",
+    ("positive", "negative"),
+    "Generate a review with {label} sentiment{in_language}. Output only the text and nothing else.",
+    "Generate a review with {label} sentiment{in_language} based on examples. Output only the text and nothing else.\n{examples}",
+)
+TOPIC = Task(
+    "topic",
+    ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography"),
+    "Generate a long wiki style sentence on the topic of {label}{in_language}. Output only the text{in_name}.",
+    "Generate a long wiki style sentence on the topic of {label}{in_language} based on examples. Output only the text{in_name}."
+    "\n{examples}",
+)
+TASKS: dict[str, Task] = {task.name: task for task in (TOPIC, SENTIMENT)}
+
+
+def task(name: str | Task) -> Task:
+    """The task of that name, or the task itself. Raises `SteerlabError` naming the known ones and the nearest."""
+    if isinstance(name, Task):
+        return name
+    if name in TASKS:
+        return TASKS[name]
+    close = get_close_matches(name.casefold(), TASKS, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise SteerlabError(f"task {name!r} is not known: give one of {', '.join(TASKS)}{hint}")
+
+
+def check_label(chosen: Task, label: str) -> None:
+    """Raises `SteerlabError` naming the task's labels and the nearest one when the label is not one of them."""
+    if label not in chosen.labels:
+        close = get_close_matches(label.casefold(), chosen.labels, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise SteerlabError(
+            f"label {label!r} is not one of task {chosen.name!r}: give one of {', '.join(chosen.labels)}{hint}"
+        )
+
+
+def prompt(task_name: str | Task, label: str, language: str | None, examples: Sequence[str] = ()) -> str:
+    """The instruction that asks for one text, few-shot when there are examples.
+
+    `language` is a code, or None for a prompt that names no language; white space inside an example becomes single spaces.
+    Raises `SteerlabError` on an unknown task, label or language.
+    """
+    chosen = task(task_name)
+    check_label(chosen, label)
+    name = None if language is None else find_language(language).name
+    return (chosen.few_shot if examples else chosen.zero_shot).format(
+        label=label,
+        in_language=f" in {name} language" if name else "",
+        in_name=f" in {name}" if name else "",
+        examples="\n".join(
+            f"Example {i}: {' '.join(text.split())}" for i, text in enumerate(examples, start=1)
+        ),
+    )
+
+
+def few_shot_examples(
+    corpus: Corpus, label: str, k: int = 5, seed: int = 42, pool: int = 50
+) -> tuple[str, ...]:
+    """`k` texts drawn with `seed` from the `pool` shortest texts of the label (in characters, ties by the text).
+
+    The draw does not depend on the order of the corpus. Raises `SteerlabError` when the label has fewer than `k` texts or `k` is
+    more than `pool`.
+    """
+    texts = sorted({e.text for e in corpus.examples if e.label == label}, key=lambda text: (len(text), text))[
+        :pool
+    ]
+    if not 1 <= k <= len(texts):
+        have = f"{len(texts)} texts of {label!r} to draw from" if texts else f"no text of {label!r}"
+        raise SteerlabError(
+            f"{k} few-shot examples were asked for and there are {have} in {corpus.card.name}: ask for fewer."
+        )
+    return tuple(random.Random(seed).sample(texts, k))
+
+
+def postprocess(text: str) -> str:
+    """The first line of an answer that is not blank, without quotation marks and white space at its ends."""
+    for line in text.splitlines():
+        stripped = line.strip().strip(QUOTES + " \t\u00a0").strip()
+        if stripped:
+            return stripped
+    return ""

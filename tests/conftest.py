@@ -1,0 +1,22 @@
+import beartype  # noqa: F401  before nnsight, which mounts `.save` on `object` and breaks a later import of beartype
+
+# isort: split
+# ruff: noqa: E402  the hook must stand before the first import of the package
+import jaxtyping
+
+jaxtyping.install_import_hook("steerlab", "beartype.beartype")
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets: `STEERLAB_DATA`, else `../shared/data` next to the repository."""
+    named = os.environ.get("STEERLAB_DATA")
+    path = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"needs the real data sets, and there is no folder {path} (set STEERLAB_DATA)")
+    return path
