@@ -70,6 +70,7 @@ class Shift:
     delta: Tensor
 
     def apply(self, h: Tensor, context: TokenContext) -> Tensor:
+        """`h` "b s d" with the delta added where the positions say; `h` itself where they say nowhere."""
         mask, everywhere, anywhere = context.mask(self.positions)
         if not anywhere:
             return h
@@ -77,6 +78,7 @@ class Shift:
         return moved if everywhere else torch.where(mask[..., None], moved, h)
 
     def select(self, index: Tensor) -> Shift | None:
+        """The part for these batch rows, or None when they add nothing."""
         delta = self.delta[index]
         return replace(self, delta=delta) if bool((delta != 0).any()) else None
 
@@ -95,6 +97,7 @@ class Act:
     target: Tensor
 
     def apply(self, h: Tensor, context: TokenContext) -> Tensor:
+        """`h` "b s d" with the operator applied to its rows, where positions and gate say."""
         mask, everywhere, anywhere = context.mask(self.positions)
         if not anywhere:
             return h
@@ -109,6 +112,7 @@ class Act:
         return changed if self.whole else h.index_copy(0, self.rows, changed)
 
     def select(self, index: Tensor) -> Act | None:
+        """The part for these batch rows, or None when it concerns none of them."""
         new, old = (index[:, None] == self.rows[None, :]).nonzero(as_tuple=True)
         if len(new) == 0:
             return None

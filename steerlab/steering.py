@@ -30,10 +30,11 @@ _LENGTH: dict[str, str] = {"add": "strength", "match": "target"}
 class Gate:
     """Act only where cos(h, v) is above (or below) `threshold`, `h` being the stream the intervention is about to change."""
 
-    threshold: float
+    threshold: float | int
     above: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", float(self.threshold))
         if not -1.0 <= self.threshold <= 1.0:
             raise SteerlabError(f"gate threshold {self.threshold} was given: a cosine lies between -1 and 1.")
 
@@ -54,14 +55,16 @@ class Intervention:
     vector: SteeringVector
     layers: tuple[int, ...] | int
     operator: OperatorName = "add"
-    strength: float = 1.0
+    strength: float | int = 1.0
     unit: Unit = "raw"
-    target: float = 0.0
+    target: float | int = 0.0
     positions: Positions = ALL
     gate: Gate | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", self.at)
+        object.__setattr__(self, "strength", float(self.strength))  # 25 and 25.0 are one description in run records
+        object.__setattr__(self, "target", float(self.target))
         if self.operator not in OPERATORS:
             raise SteerlabError(
                 f"operator {self.operator!r} is not known: choose one of {', '.join(OPERATORS)}."

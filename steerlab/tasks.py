@@ -117,7 +117,7 @@ def few_shot_examples(
         :pool
     ]
     if not 1 <= k <= len(texts):
-        have = f"{len(texts)} texts of {label!r} to draw from" if texts else f"no text of {label!r}"
+        have = f"{len(texts)} texts of {label!r} to draw from" if texts else f"no texts of {label!r}"
         raise SteerlabError(
             f"{k} few-shot examples were asked for and there are {have} in {corpus.card.name}: ask for fewer."
         )

@@ -131,7 +131,7 @@ class SteeringVector:
 
     # Algebra acts on the raw rows (direction times raw norm); `a.unit() + b.unit()` weighs two vectors equally.
 
-    def __mul__(self, factor: float) -> SteeringVector:
+    def __mul__(self, factor: float | int) -> SteeringVector:
         if not 0 < abs(factor) < float("inf"):
             raise SteerlabError(
                 f"vector {self.name!r} was multiplied by {factor}: the factor must be finite and not 0, or no direction is left."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ def edits(text: str) -> Counter[str]:
     """How the numbered words of `SENTENCE` came out: how many dropped, repeated, and standing after a higher number."""
     numbers = [int(word[1:]) for word in text.split()]
     counts = Counter(numbers)
-    swapped = sum(a > b for a, b in zip(numbers, numbers[1:], strict=False))
+    swapped = sum(a > b for a, b in pairwise(numbers))
     return Counter(dropped=200 - len(counts), repeated=sum(n == 2 for n in counts.values()), swapped=swapped)
 
 
@@ -44,6 +45,10 @@ def test_about_thirty_percent_are_hit_by_three_equally_likely_kinds():
     assert 0.27 < total.total() / (60 * 200) <= 0.30  # a token that a swap has moved is not hit again
     for kind in ("dropped", "repeated", "swapped"):
         assert 0.29 < total[kind] / total.total() < 0.38, kind
+
+
+def test_a_short_text_is_hit_once_at_a_positive_rate():
+    assert all(corrupt_tokens("one two three", 0.1, seed) != "one two three" for seed in range(20))
 
 
 def test_the_result_depends_on_seed_and_key_alone():

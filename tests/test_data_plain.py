@@ -55,15 +55,6 @@ def test_slovak_treebank_lines_become_sentences(shared):
     )
 
 
-@pytest.fixture(scope="module")
-def bundled():
-    try:
-        load("sample", "jv")
-    except SteerlabError:
-        pytest.skip("the bundled sample set is not there yet")
-
-
-@pytest.mark.usefixtures("bundled")
 def test_the_sample_set_has_six_sentences_for_every_label_and_language():
     for code in LANGUAGES:
         for name, task in TASKS.items():
@@ -73,7 +64,6 @@ def test_the_sample_set_has_six_sentences_for_every_label_and_language():
         assert len({e.text for e in every}) == len(every) and {e.language for e in every} == {code}
 
 
-@pytest.mark.usefixtures("bundled")
 def test_the_sample_pairs_show_a_contrast_in_every_language():
     pairs = [load_sample_pairs(code) for code in LANGUAGES]
     assert all(len(found) >= 1 and found.dropped == 0 for found in pairs)

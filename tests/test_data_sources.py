@@ -24,16 +24,19 @@ def test_every_card_states_licence_citation_and_address():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("sib-200", "jv"), r"data set 'sib-200' is not known: give one of .*did you mean 'sib200'\?"),
-        (("sib200", "javanese"), "language 'javanese' is not known"),
-        (("ntrex", "jv"), "data set 'ntrex' has no 'jv': it has am, cs, da, de, en, he, id, mt, sk, sl"),
+        (("sib-200", "jv", None), r"data set 'sib-200' is not known: give one of .*did you mean 'sib200'\?"),
+        (("sib200", "javanese", None), "language 'javanese' is not known"),
+        (
+            ("ntrex", "jv", None),
+            "data set 'ntrex' has no 'jv': it has am, cs, da, de, en, he, id, mt, sk, sl",
+        ),
         (
             ("ntrex", "da", "test"),
             "data set 'ntrex' has no split 'test': it has train, vectors, heldout, all",
         ),
     ],
 )
-def test_unknown_names_languages_and_splits_are_told(arguments: tuple[str, ...], told: str):
+def test_unknown_names_languages_and_splits_are_told(arguments: tuple[str, str, str | None], told: str):
     with pytest.raises(SteerlabError, match=told):
         load(*arguments)
     assert find_source("ntrex") is SOURCES["ntrex"]

@@ -17,7 +17,10 @@ SITES = (Site(0), Site(2), Site(2, "attn_out"))
 
 
 def _data(n: int = 40, d: int = 6, seed: int = 0) -> torch.Tensor:
-    return torch.randn(3, n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, 4).view(3, 1, 1) + 7
+    return (
+        torch.randn(3, n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, 4).view(3, 1, 1)
+        + 7
+    )
 
 
 def _moments(x: torch.Tensor, weight: torch.Tensor | None = None, cuts: tuple[int, ...] = ()) -> Moments:
@@ -48,7 +51,9 @@ def test_streaming_equals_the_slow_reference(cuts: tuple[int, ...], weighted: bo
         assert got.variance[k].tolist() == pytest.approx(want.variance)
         assert float(got.norm[k]) == pytest.approx(want.norm)
         assert got.covariance is not None
-        assert [v for row in got.covariance[k].tolist() for v in row] == pytest.approx([v for row in want.covariance for v in row])
+        assert [v for row in got.covariance[k].tolist() for v in row] == pytest.approx(
+            [v for row in want.covariance for v in row]
+        )
 
 
 def test_the_result_does_not_depend_on_how_values_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +166,11 @@ def test_bad_arguments_are_refused() -> None:
     sums = MomentsAccumulator(SITES, 6)
     with pytest.raises(SteerlabError, match="width 5 were given, 6"):
         sums.update(0, torch.zeros(3, 5))
-    for weight in (torch.tensor([1.0, -1.0]), torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")])):
+    for weight in (
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([1.0, float("nan")]),
+        torch.tensor([1.0, float("inf")]),
+    ):
         with pytest.raises(SteerlabError, match="negative or not finite"):
             sums.update(0, torch.zeros(2, 6), weight)
     with pytest.raises(SteerlabError, match="2 sites were given, 3"):

@@ -138,7 +138,7 @@ def test_the_draw_does_not_depend_on_the_order_of_the_corpus(texts: list[str]):
 def test_too_few_texts_for_the_examples_are_told():
     with pytest.raises(SteerlabError, match="5 few-shot examples .* 2 texts of 'x'"):
         few_shot_examples(corpus(["a", "b", "b"]), "x")
-    with pytest.raises(SteerlabError, match="no text of 'z'"):
+    with pytest.raises(SteerlabError, match="no texts of 'z'"):
         few_shot_examples(corpus(["a"]), "z")
 
 

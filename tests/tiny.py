@@ -14,7 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 D, LAYERS, VOCAB = 32, 4, 262
 COMMON = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-WIDE = {"hidden_size": D, "intermediate_size": 64, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "max_position_embeddings": 256}
+WIDE = {
+    "hidden_size": D,
+    "intermediate_size": 64,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
 GROUPED = {**WIDE, "num_key_value_heads": 2}
 HEAD = {"head_dim": 8}
 
@@ -30,9 +36,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "neox": ("GPTNeoX", WIDE),
 }
 CORE = ("llama", "gemma2", "qwen2")
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+CHAT = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
 @lru_cache(maxsize=1)
@@ -51,16 +55,23 @@ def tokenizer(bos: bool = True, chat: bool = True, pad: bool = True) -> PreTrain
     """A byte tokenizer; `bos` puts BOS before plain text as Llama's does, without `pad` there is no pad token."""
     core = Tokenizer.from_str(_byte_tokenizer().to_str())
     if bos:
-        core.post_processor = processors.TemplateProcessing(single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", 1)])
+        core.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", 1)]
+        )
     made = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<|bos|>", eos_token="<|eos|>", **({"pad_token": "<|pad|>"} if pad else {})
+        tokenizer_object=core,
+        bos_token="<|bos|>",
+        eos_token="<|eos|>",
+        **({"pad_token": "<|pad|>"} if pad else {}),
     )
     if chat:
         made.chat_template = CHAT
     return made
 
 
-def hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
+def hf_model(
+    family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any
+) -> PreTrainedModel:
     """The transformers model of one family with random weights large enough that layers matter."""
     prefix, fields = FAMILIES[family]
     config = getattr(transformers, f"{prefix}Config")(**{**COMMON, **fields, **changes})
@@ -75,6 +86,13 @@ def hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **c
     return model.to(dtype).eval()
 
 
-def tiny(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, bos: bool = True, chat: bool = True, **changes: Any) -> TracedModel:
+def tiny(
+    family: str,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    bos: bool = True,
+    chat: bool = True,
+    **changes: Any,
+) -> TracedModel:
     """A traced tiny model."""
     return wrap(hf_model(family, dtype, seed, **changes), tokenizer(bos, chat), name=f"tiny-{family}")

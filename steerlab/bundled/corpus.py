@@ -96,7 +96,46 @@ def passages(root: Path | None = None) -> list[Passage]:
             texts = (pair.human, pair.degraded) if hops == 1 else (pair.degraded,)
             found.extend(Passage(" ".join(text.split()), "sl", "slovene-backtranslation") for text in texts)
     found.extend(_abstracts(root))
-    return [p for p in found if len(p.text) >= 8]
+    return _without_leaks([p for p in found if len(p.text) >= 8], root)
+
+
+HELD_OUT = {
+    "sib200": ("valid", "test"),
+    "ntrex": ("vectors", "heldout"),
+    "nusax-mt": ("vectors", "heldout"),
+    "nusax": ("valid", "test"),
+    "nusa-writes-topic": ("valid", "test"),
+    "nusa-writes-sentiment": ("valid", "test"),
+    "afrisenti": ("valid", "test"),
+    "lcc-danish": ("valid", "test"),
+}
+
+
+def held_out_texts(language: str, root: Path | None = None) -> dict[str, list[str]]:
+    """Every text of a language that the model must not have seen, by data set and split."""
+    groups: dict[str, list[str]] = {}
+    for name, splits in HELD_OUT.items():
+        if language in data.SOURCES[name].languages:
+            for split in splits:
+                groups[f"{name}/{split}"] = list(data.load(name, language, split=split, root=root).texts)
+    if language == "sl":
+        for hops in (1, 2):
+            for split in ("vectors", "heldout"):
+                pairs = data.load_pairs(root=root, hops=hops, split=split)
+                groups[f"slovene-{hops}/{split}"] = [*pairs.human, *pairs.degraded]
+    return groups
+
+
+def _without_leaks(found: list[Passage], root: Path | None) -> list[Passage]:
+    """Drop passages that equal or nearly equal a held-out text (see `steerlab.data.leakage` for what "nearly" is)."""
+    drop: set[int] = set()
+    for language in LANGUAGES:
+        rows = [i for i, p in enumerate(found) if p.language == language]
+        held = [text for texts in held_out_texts(language, root).values() for text in texts]
+        report = data.overlap_report({"lm": [found[i].text for i in rows], "held out": held})
+        drop.update(rows[r] for r in report.rows("lm"))
+    print(f"{len(drop)} of {len(found)} passages left out: they (nearly) equal a held-out text")
+    return [p for i, p in enumerate(found) if i not in drop]
 
 
 def _abstracts(root: Path | None) -> Iterator[Passage]:

@@ -81,9 +81,8 @@ NUSAX_FILES = {
     "heldout": ("test",),
     "all": ("train", "valid", "test"),
 }
-NUSAX_TRAINED = (
-    300  # rows of the upstream train file that belong to `train`; the rest of it belongs to `vectors`
-)
+# Rows of the upstream train file that belong to `train`; the rest of it belongs to `vectors`.
+NUSAX_TRAINED = 300
 
 
 def nusax_mt_part(root: Path | None, code: str, split: str) -> list[Example]:

@@ -24,7 +24,7 @@ SAMPLE = SourceCard(
     "sample",
     "steerlab/bundled/samples",
     None,
-    "Apache-2.0",
+    "CC0-1.0",
     "sentences written for steerlab, shipped with it",
 )
 Found = tuple[list[Example], int]

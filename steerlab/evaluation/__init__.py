@@ -1,0 +1,1 @@
+"""What was written, turned into numbers: every one with an interval, missing is NaN with a reason."""

@@ -1,0 +1,113 @@
+"""Tables in, figures out: the one module that draws. Every figure is written beside the table and the settings it was drawn from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: told apart under every common colour blindness, and in grey by order of lightness.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 7.0  # inches; text stays legible when set to a 3.3 inch column
+
+
+def style() -> None:
+    """Fonts and lines that survive a column width."""
+    plt.rcParams.update(
+        {
+            "font.size": 10,
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "legend.fontsize": 8.5,
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 150,
+            "svg.hashsalt": "steerlab",
+        }
+    )
+
+
+def dots(
+    axes: Axes,
+    table: pd.DataFrame,
+    *,
+    place: str,
+    series: str,
+    order: Sequence[str],
+    series_order: Sequence[str],
+    names: Mapping[str, str] | None = None,
+    percent: bool = False,
+) -> None:
+    """Points with intervals, one group of marks per `place`, side by side by `series`; missing values leave a gap, never a zero."""
+    scale = 100.0 if percent else 1.0
+    offsets = np.linspace(-0.3, 0.3, len(series_order)) if len(series_order) > 1 else np.zeros(1)
+    for k, (name, offset) in enumerate(zip(series_order, offsets, strict=True)):
+        own = table[table[series] == name].set_index(place).reindex(list(order))
+        x = np.arange(len(order)) + offset
+        value = own["value"].to_numpy(float) * scale
+        low = np.clip(value - own["low"].to_numpy(float) * scale, 0, None)
+        high = np.clip(own["high"].to_numpy(float) * scale - value, 0, None)
+        axes.errorbar(
+            x, value, yerr=np.vstack([low, high]), fmt=MARKERS[k % len(MARKERS)], color=COLOURS[k % len(COLOURS)], ms=5, lw=1.3, capsize=2,
+            label=(names or {}).get(name, name),
+        )  # fmt: skip
+    axes.set_xticks(np.arange(len(order)), list(order))
+    axes.grid(axis="x", visible=False)
+
+
+def lines(axes: Axes, table: pd.DataFrame, *, x: str, series: str, series_order: Sequence[str], names: Mapping[str, str] | None = None) -> None:
+    """A line per series over a numeric `x`, with its interval as a band."""
+    for k, name in enumerate(series_order):
+        own = table[table[series] == name].sort_values(x)
+        colour = COLOURS[k % len(COLOURS)]
+        axes.plot(own[x], own["value"], marker=MARKERS[k % len(MARKERS)], color=colour, lw=1.5, ms=4.5, label=(names or {}).get(name, name))
+        axes.fill_between(own[x], own["low"], own["high"], color=colour, alpha=0.15, lw=0)
+
+
+def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: str, fmt: str = "{:.0f}") -> None:
+    """A labelled matrix in a perceptually even map, every cell with its number."""
+    image = axes.imshow(matrix.to_numpy(float), vmin=low, vmax=high, cmap="viridis", aspect="auto")
+    axes.set_xticks(range(matrix.shape[1]), [str(c) for c in matrix.columns])
+    axes.set_yticks(range(matrix.shape[0]), [str(r) for r in matrix.index])
+    axes.grid(visible=False)
+    for r in range(matrix.shape[0]):
+        for c in range(matrix.shape[1]):
+            value = float(matrix.iat[r, c])
+            shade = "black" if value > (low + high) / 2 else "white"
+            axes.text(c, r, "–" if np.isnan(value) else fmt.format(value), ha="center", va="center", color=shade, fontsize=8)
+    axes.figure.colorbar(image, ax=axes, label=label)
+
+
+def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str, record: Mapping[str, object]) -> list[Path]:
+    """Write NAME.pdf, NAME.png, NAME.csv (the table) and NAME.json (settings) to `folder`; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
+    figure.savefig(paths[0], metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+    paths[3].write_text(json.dumps(dict(record), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    plt.close(figure)
+    return paths
+
+
+def new(columns: int = 1, rows: int = 1, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """A figure with `rows` x `columns` panels, and the panels in reading order."""
+    style()
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
+    return figure, [a for row in axes for a in row]

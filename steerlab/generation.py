@@ -1,0 +1,260 @@
+"""Batched steered generation: requests in, samples out, each sample a function of its own key and not of its neighbours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from steerlab.batch import Batch, left_pad, plan_batches
+from steerlab.errors import SteerlabError
+from steerlab.model import TracedModel
+from steerlab.sampling import greedy, row_key, sample
+from steerlab.steering import Intervention, Plan
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How text is drawn. Temperature 0.8 and top-p 0.9 are the low-resource study's.
+
+    top_k 0 and min_p 0 are off. repetition_penalty (1 = off) divides the positive logits of tokens seen in prompt or answer, as in
+    transformers; frequency_penalty (0 = off) subtracts that much per earlier occurrence in the answer. stop: strings that end an answer once
+    it has begun ("\\n" keeps one line). One `seed` for the run; each request adds its own key.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_p: float = 0.9
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    greedy: bool = False
+    stop: tuple[str, ...] = ("\n",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = [
+            (self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1"),
+            (self.temperature > 0, "temperature", self.temperature, "above 0 (use greedy=True for the most likely token)"),
+            (0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1"),
+            (self.top_k >= 0, "top_k", self.top_k, "0 (off) or more"),
+            (0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1"),
+            (self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0 (1 is off)"),
+        ]
+        for good, name, given, want in checks:
+            if not good:
+                raise SteerlabError(f"{name} is {given}: give a value {want}.")
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values for a run's config."""
+        return {**asdict(self), "stop": list(self.stop)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to write. `key` names the sample: two requests with one key share their sampling noise (common random numbers)."""
+
+    prompt: str
+    key: tuple[str | int, ...]
+    interventions: tuple[Intervention, ...] = ()
+    chat: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came out: the text, its tokens (EOS and stop included), and whether it ended by itself."""
+
+    text: str
+    tokens: tuple[int, ...]
+    ended: bool
+    prompt_tokens: int
+
+
+@dataclass
+class Progress:
+    """Counts for the progress bar and the cost table."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class Picker:
+    """Next token of every row: transformers' processors, then argmax or keyed Gumbel noise. Knows which rows it is given."""
+
+    settings: Settings
+    processors: LogitsProcessorList
+    keys: Int[Tensor, " b"]
+    batch: Batch
+
+    def __call__(self, rows: Tensor, history: Tensor, logits: Float[Tensor, "b v"], step: int) -> Int[Tensor, " b"]:
+        scores = logits.float()
+        width = self.batch.input_ids.shape[1]
+        if self.settings.repetition_penalty != 1:
+            # Padding stands for "nothing": a repeated real token says the same, while the pad id would be penalised (and may be EOS).
+            real = self.batch.real[rows]
+            prompt = torch.where(real, history[:, :width], history[:, width - 1 : width])
+            history = torch.cat([prompt, history[:, width:]], dim=1)
+        if self.settings.frequency_penalty and history.shape[1] > width:
+            answer = history[:, width:]
+            counts = torch.zeros_like(scores).scatter_add_(1, answer, torch.ones_like(answer, dtype=scores.dtype))
+            scores = scores - self.settings.frequency_penalty * counts
+        scores = self.processors(history, scores)
+        if self.settings.greedy:
+            return greedy(scores)
+        return sample(scores, self.keys[rows], torch.full_like(rows, step))
+
+
+def processors(settings: Settings) -> LogitsProcessorList:
+    """transformers' own processors, in its own order."""
+    found: list[Any] = []
+    if settings.repetition_penalty != 1:
+        found.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if not settings.greedy:
+        if settings.temperature != 1:
+            found.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            found.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            found.append(TopPLogitsWarper(settings.top_p))
+        if settings.min_p:
+            found.append(MinPLogitsWarper(settings.min_p))
+    return LogitsProcessorList(found)
+
+
+class Stopper:
+    """Which rows are done: an end-of-text token, or a stop string once the answer has begun.
+
+    Only tokens whose own text touches a stop string are looked at closer, so a step costs one table look-up.
+    """
+
+    def __init__(self, model: TracedModel, stop: Sequence[str]) -> None:
+        self.model, self.stop = model, tuple(stop)
+        self.eos = torch.tensor(sorted(eos_ids(model)), device=model.device)
+        size = model.vocab_size
+        self.suspect = torch.zeros(size, dtype=torch.bool, device=model.device)
+        ends = tuple(s[-1] for s in self.stop if s)
+        if ends:
+            texts = model.tokenizer.batch_decode([[i] for i in range(min(size, len(model.tokenizer)))], clean_up_tokenization_spaces=False)
+            flags = [any(e in text for e in ends) or "\ufffd" in text for text in texts]
+            self.suspect[: len(flags)] = torch.tensor(flags)
+
+    def __call__(self, rows: Tensor, tokens: Int[Tensor, "b n"]) -> Bool[Tensor, " b"]:
+        last = tokens[:, -1]
+        done = torch.isin(last, self.eos)
+        if self.stop:
+            for r in (self.suspect[last] & ~done).nonzero()[:, 0].tolist():
+                text = self.model.decode_text(tokens[r].tolist()).lstrip()
+                done[r] = any(s in text for s in self.stop)
+        return done
+
+
+def eos_ids(model: TracedModel) -> set[int]:
+    """Every id that ends a text: the generation config's, else the tokenizer's."""
+    config = getattr(model.hf, "generation_config", None)
+    found = getattr(config, "eos_token_id", None)
+    ids = {found} if isinstance(found, int) else set(found or ())
+    if model.tokenizer.eos_token_id is not None:
+        ids.add(int(model.tokenizer.eos_token_id))
+    return ids
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The answer up to the first stop string; leading white space does not count as the answer."""
+    text = text.lstrip()
+    for s in stop:
+        if s:
+            text = text.split(s)[0]
+    return text
+
+
+def plan_requests(model: TracedModel, requests: Sequence[Request], batch_rows: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Token rows of the requests, and the batches: a function of the requests alone, so that resumed and sharded runs repeat them bit for bit.
+
+    Raises `SteerlabError` for batch_rows below 1, and for an empty prompt.
+    """
+    if batch_rows < 1:
+        raise SteerlabError(f"batch_rows is {batch_rows}: give at least 1.")
+    rows: list[list[int]] = [[] for _ in requests]
+    for chat in (True, False):
+        members = [i for i, r in enumerate(requests) if r.chat == chat]
+        if members:
+            texts = list(dict.fromkeys(requests[i].prompt for i in members))
+            ids = dict(zip(texts, model.token_rows(texts, chat), strict=True))
+            for i in members:
+                rows[i] = ids[requests[i].prompt]
+    return rows, plan_batches([len(row) for row in rows], token_budget=1 << 40, max_rows=batch_rows)
+
+
+def generate_batches(
+    model: TracedModel,
+    requests: Sequence[Request],
+    settings: Settings,
+    *,
+    batch_rows: int = 32,
+    skip: Collection[int] = (),
+    progress: bool = False,
+    counter: Progress | None = None,
+) -> Iterator[tuple[int, list[int], list[Sample]]]:
+    """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run) are left out."""
+    if not requests:
+        return
+    rows, batches = plan_requests(model, requests, batch_rows)
+    stopper = Stopper(model, settings.stop)
+    count = counter if counter is not None else Progress()
+    with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
+        for number, members in enumerate(batches):
+            if number not in skip:
+                began = time.perf_counter()
+                samples = _one_batch(model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper)
+                count.seconds += time.perf_counter() - began
+                count.tokens += sum(len(s.tokens) for s in samples)
+                count.batches += 1
+                bar.set_postfix_str(f"{count.tokens / count.seconds:.0f} tok/s")
+                yield number, members, samples
+            bar.update(len(members))
+
+
+def _one_batch(model: TracedModel, requests: Sequence[Request], rows: Sequence[Sequence[int]], settings: Settings, stopper: Stopper) -> list[Sample]:
+    batch = left_pad(rows, model.pad_id).to(model.device)
+    keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)
+    picker = Picker(settings, processors(settings), keys, batch)
+    plan = Plan(tuple(r.interventions for r in requests))
+    out = model.decode(batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None)
+    samples = []
+    for i, row in enumerate(rows):
+        tokens = out.row(i)
+        text = cut(model.decode_text(tokens), settings.stop)
+        samples.append(Sample(text, tuple(tokens), bool(out.ended[i]), len(row)))
+    return samples
+
+
+def generate(
+    model: TracedModel, requests: Sequence[Request], settings: Settings | None = None, *, batch_rows: int = 32, progress: bool = False
+) -> list[Sample]:
+    """Write every request, in order. Float32 rounding aside, a sample depends on its request, its key and the seed only.
+
+    Raises `SteerlabError` where a prompt and `max_new_tokens` cannot fit the context, and for an intervention the model cannot take.
+    """
+    found: list[Sample | None] = [None] * len(requests)
+    for _, members, samples in generate_batches(model, requests, settings or Settings(), batch_rows=batch_rows, progress=progress):
+        for i, s in zip(members, samples, strict=True):
+            found[i] = s
+    return [s for s in found if s is not None]
+

@@ -1,0 +1,86 @@
+"""A set of vectors comes back whole and in its order, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from steerlab.errors import SteerlabError
+from steerlab.provenance import Provenance
+from steerlab.types import Stream
+from steerlab.vectors import SteeringVector
+from steerlab.vectorset import load_set, save_set
+
+LAYERS = (0, 2, 5)
+D = 8
+PROVENANCE = Provenance(
+    model="polyglot",
+    revision="abc",
+    tokenizer_hash="t",
+    template_hash="u",
+    dtype="float32",
+    data=(("ntrex", "00ff"),),
+    method="language_vectors",
+    positions="all",
+    weighting="token",
+    seed=3,
+    versions=(("torch", "2.13"),),
+)
+
+
+def _raw(seed: int = 0, n: int = 3) -> Tensor:
+    return torch.randn(n, D, generator=torch.Generator().manual_seed(seed)) * 4
+
+
+def _vector(
+    seed: int = 0, name: str = "", stream: Stream = "resid_post", provenance: Provenance = PROVENANCE
+) -> SteeringVector:
+    return SteeringVector.from_raw(
+        name or f"v{seed}",
+        _raw(seed),
+        LAYERS,
+        residual_norm=torch.tensor([10.0, 20.0, 40.0]) + seed,
+        counts=(100.0 + seed, 50.0),
+        stream=stream,
+        provenance=provenance,
+    )
+
+
+def _whole(vector: SteeringVector) -> Tensor:
+    return torch.stack([vector.raw(layer) for layer in vector.layers])
+
+
+def test_a_set_comes_back_in_its_order(tmp_path: Path) -> None:
+    vectors = {"su": _vector(1), "am": _vector(2), "cs": _vector(3)}
+    save_set(vectors, tmp_path / "set")
+    got = load_set(tmp_path / "set")
+    assert list(got) == ["su", "am", "cs"]
+    assert all(got[key].equals(vectors[key]) for key in vectors)
+    save_set({"am": _vector(4)}, tmp_path / "set")
+    assert list(load_set(tmp_path / "set")) == ["am"]
+
+
+def test_half_a_set_is_no_set(tmp_path: Path) -> None:
+    save_set({"am": _vector(1), "cs": _vector(2)}, tmp_path)
+    (tmp_path / "cs.safetensors").unlink()
+    with pytest.raises(SteerlabError, match="no such file"):
+        load_set(tmp_path)
+    with pytest.raises(SteerlabError, match="no readable set"):
+        load_set(tmp_path / "elsewhere")
+    with pytest.raises(SteerlabError, match="'a/b' can not be a file name"):
+        save_set({"a/b": _vector()}, tmp_path)
+
+
+def test_an_interrupted_second_save_is_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_set({"am": _vector(1), "cs": _vector(2)}, tmp_path)
+    original = SteeringVector.save
+    monkeypatch.setattr(
+        SteeringVector, "save", lambda self, path: original(self, path) if path.stem == "am" else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        save_set({"am": _vector(3), "cs": _vector(4)}, tmp_path)
+    with pytest.raises(SteerlabError, match="no readable set"):
+        load_set(tmp_path)
