@@ -1,0 +1,43 @@
+"""steerlab: steer language models from the inside, and prove what it did.
+
+The names below load on first use, so that `import steerlab` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load": "loading",
+    "wrap": "loading",
+    "TracedModel": "model",
+    "Site": "types",
+    "Positions": "types",
+    "SteerlabError": "errors",
+    "SteeringVector": "vectors",
+    "Intervention": "steering",
+    "Gate": "steering",
+    "Plan": "steering",
+    "Request": "generation",
+    "Settings": "generation",
+    "generate": "generation",
+    "capture_moments": "capture",
+    "capture_activations": "capture",
+    "fit_language_vectors": "fitting",
+    "fit_contrast_vector": "fitting",
+    "bundled_vectors": "bundled.vectors",
+}
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"steerlab.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'steerlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

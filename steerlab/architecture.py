@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from steerlab.errors import SteerlabError
 from steerlab.types import Site, Stream
@@ -14,19 +16,23 @@ from steerlab.types import Site, Stream
 LAYER_PATHS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.language_model.layers", "model.decoder.layers", "backbone.layers")
 ATTENTION_NAMES = ("self_attn", "attn", "attention")
 MLP_NAMES = ("mlp", "feed_forward", "ffn")
+# Norms behind attention and MLP, by the names they have in Gemma-2/3, OLMo-2/3, EXAONE-4, and in GLM-4.
+POST_NORMS = (("post_attention_layernorm", "post_feedforward_layernorm"), ("post_self_attn_layernorm", "post_mlp_layernorm"))
 STREAM_ORDER: dict[Stream, int] = {"resid_pre": 0, "attn_out": 1, "mlp_out": 2, "resid_post": 3}
 
 
 @dataclass(frozen=True)
 class Layout:
     """Module paths of one architecture. `attn_out` and `mlp_out` name the module whose output is *added to the stream*:
-    in Gemma-2 and Gemma-3 that is the norm behind the attention or MLP, not the attention or MLP itself.
+    in Gemma-2 and Gemma-3 that is the norm behind the attention or MLP, not the attention or MLP itself. `adds` is False where a
+    block was seen to add something else than these two (Granite scales them), so that they cannot be read or edited as streams.
     """
 
     layers: str
     n_layers: int
     attn_out: str
     mlp_out: str
+    adds: bool = True
 
     def order(self, sites: Sequence[Site]) -> list[Site]:
         """The sites in the order the forward pass reaches them."""
@@ -57,14 +63,53 @@ def find_layout(model: nn.Module, layers_path: str | None = None) -> Layout:
             attention = _first(block, ATTENTION_NAMES)
             mlp = _first(block, MLP_NAMES)
             if attention and mlp:
-                if submodule(block, "pre_feedforward_layernorm") is not None:  # Gemma-2, Gemma-3: norms stand behind attention and MLP
-                    attention, mlp = "post_attention_layernorm", "post_feedforward_layernorm"
+                for behind_attention, behind_mlp in POST_NORMS:
+                    if submodule(block, behind_mlp) is not None:
+                        attention, mlp = behind_attention, behind_mlp
                 return Layout(path, len(blocks), attention, mlp)
     tried = ", ".join(paths)
     raise SteerlabError(
         f"the decoder blocks of {type(model).__name__} were not found (tried {tried}; expected a ModuleList of {expected} blocks with attention and MLP):"
         f" give layers_path=..., one of the paths in this module tree:\n{module_tree(model)}"
     )
+
+
+def adds_up(model: nn.Module, layout: Layout, input_ids: Int[Tensor, "b s"]) -> bool:
+    """Whether every block puts out its input plus `attn_out` plus `mlp_out`, up to rounding, as seen by plain hooks in one forward."""
+    blocks = submodule(model, layout.layers)
+    assert isinstance(blocks, nn.ModuleList)
+    seen: dict[tuple[int, str], Tensor] = {}
+
+    def keep(key: tuple[int, str]) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            seen[key] = output if isinstance(output, Tensor) else output[0]
+            if key[1] == "out":
+                seen[key[0], "in"] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
+    handles = []
+    for i, block in enumerate(blocks):
+        for name, path in (("out", ""), ("attn", layout.attn_out), ("mlp", layout.mlp_out)):
+            handles.append(block.get_submodule(path).register_forward_hook(keep((i, name)), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            model(input_ids=input_ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return all(_sums(seen, i) for i in range(len(blocks)))
+
+
+def _sums(seen: Mapping[tuple[int, str], Tensor], block: int) -> bool:
+    if (block, "attn") not in seen or (block, "mlp") not in seen:
+        return False
+    parts = [seen[block, name].double() for name in ("in", "attn", "mlp")]
+    out = seen[block, "out"]
+    if any(part.shape != out.shape for part in parts):
+        return False
+    rounding = torch.finfo(out.dtype).eps * sum(part.abs() for part in parts)  # two additions, each half an eps off
+    return bool(((out.double() - sum(parts)).abs() <= 4 * rounding).all())
 
 
 def _first(block: nn.Module, names: Sequence[str]) -> str | None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from steerlab.types import ALL, Positions, Site
 
 Weighting = Literal["token", "text"]
 Pooling = Literal["mean", "last", "tokens"]
+FileType = Literal["float32", "float16"]
 
 
 def all_layers(model: TracedModel) -> tuple[Site, ...]:
@@ -53,6 +54,8 @@ def select(
 ) -> Selection:
     """Tokenise, cut to `max_tokens`, and settle which tokens count. Raises `SteerlabError` for a text longer than the context."""
     rows = model.token_rows(texts, chat)
+    if max_tokens is not None and max_tokens < 1:
+        raise SteerlabError(f"max_tokens is {max_tokens}: give at least 1, or None to cut nothing.")
     if max_tokens is not None:
         rows = [row[:max_tokens] for row in rows]
     for text, row in zip(texts, rows, strict=True):
@@ -66,6 +69,11 @@ def select(
     if skip_bos and bos is not None and bos not in chosen.only_ids:
         chosen = Positions(chosen.start, chosen.stop, chosen.only_ids, (*chosen.skip_ids, bos))
     return Selection(rows, [len(row) for row in rows], chosen)
+
+
+def _choice(name: str, given: str, known: object) -> None:
+    if given not in get_args(known):
+        raise SteerlabError(f"{name} {given!r} is not known: give one of {', '.join(get_args(known))}.")
 
 
 def _passes(
@@ -102,6 +110,7 @@ def capture_moments(
 
     Raises `SteerlabError` for no texts, a text too long, a layer the model does not have, or NaN/inf activations (naming the site and a text).
     """
+    _choice("weighting", weighting, Weighting)
     chosen = all_layers(model) if sites is None else tuple(sites)
     model.check_sites(chosen)
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
@@ -163,7 +172,7 @@ def capture_activations(
     *,
     pooling: Pooling = "mean",
     positions: Positions | str = ALL,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: FileType = "float32",
     chat: bool = False,
     skip_bos: bool = True,
     max_tokens: int | None = None,
@@ -177,7 +186,11 @@ def capture_activations(
 
     Raises `SteerlabError` as `capture_moments` does, and for a text none of whose tokens is chosen.
     """
+    _choice("pooling", pooling, Pooling)
+    _choice("dtype", dtype, FileType)
     chosen = all_layers(model) if sites is None else tuple(sites)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise SteerlabError(f"{len(chosen)} sites were given, {len(set(chosen))} of them different: name at least one site, each once.")
     model.check_sites(chosen)
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
     counts = np.zeros(len(texts), dtype=np.int64)
@@ -188,6 +201,7 @@ def capture_activations(
     widths = counts if pooling == "tokens" else np.ones_like(counts)
     offsets = np.concatenate([[0], np.cumsum(widths)])
     shape = (int(offsets[-1]), len(chosen), model.d_model)
+    limit = float(np.finfo(dtype).max)
     record = {"sites": [list(s) for s in chosen], "offsets": offsets.tolist(), "pooling": pooling, "model": model.name, "revision": model.revision}
 
     def fill(values: np.ndarray) -> None:
@@ -198,6 +212,11 @@ def capture_activations(
                 for r, i in enumerate(members):
                     rows = h[r][mask[r]].float()
                     rows = rows.mean(0, keepdim=True) if pooling == "mean" else rows[-1:] if pooling == "last" else rows
+                    if not bool((rows.abs() <= limit).all()):  # NaN fails too
+                        raise SteerlabError(
+                            f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
+                            f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
+                        )
                     values[offsets[i] : offsets[i + 1], k] = rows.cpu().numpy()
 
             model.forward(batch, read=chosen, visit=keep)
@@ -219,7 +238,11 @@ def write_mapped(path: Path, shape: tuple[int, ...], dtype: str, record: Mapping
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
-            file.truncate(8 + len(header) + size)
+            # Real space and not a hole: on a full disk, writing into a mapped hole kills the process (SIGBUS). Not on macOS.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 8 + len(header) + size)
+            else:
+                file.truncate(8 + len(header) + size)
         values = np.memmap(temporary, dtype=dtype, mode="r+", offset=8 + len(header), shape=shape)
         fill(values)
         values.flush()

@@ -209,7 +209,7 @@ def _group(
                 raise SteerlabError(
                     f"the additions in row {row} overflow {dtype}: lower the strength or run the model in a wider dtype."
                 )
-            delta[row, 0] = torch.where(value == 0, torch.full_like(value, -0.0), value)
+            delta[row, 0] = value
         return Shift(positions, delta.to(device))
     columns = torch.tensor(
         [[part.strength, part.target] for part in members.values()], dtype=torch.float32, device=device

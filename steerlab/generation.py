@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +56,8 @@ class Settings:
             (self.top_k >= 0, "top_k", self.top_k, "0 (off) or more"),
             (0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1"),
             (self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0 (1 is off)"),
+            (math.isfinite(self.frequency_penalty), "frequency_penalty", self.frequency_penalty, "that is finite (0 is off)"),
+            (not isinstance(self.stop, str) and all(self.stop), "stop", repr(self.stop), "like ('\\n', 'END'), strings that are not empty"),
         ]
         for good, name, given, want in checks:
             if not good:
@@ -149,7 +152,7 @@ class Stopper:
         self.eos = torch.tensor(sorted(eos_ids(model)), device=model.device)
         size = model.vocab_size
         self.suspect = torch.zeros(size, dtype=torch.bool, device=model.device)
-        ends = tuple(s[-1] for s in self.stop if s)
+        ends = tuple(s[-1] for s in self.stop)
         if ends:
             texts = model.tokenizer.batch_decode([[i] for i in range(min(size, len(model.tokenizer)))], clean_up_tokenization_spaces=False)
             flags = [any(e in text for e in ends) or "\ufffd" in text for text in texts]
@@ -179,8 +182,7 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """The answer up to the first stop string; leading white space does not count as the answer."""
     text = text.lstrip()
     for s in stop:
-        if s:
-            text = text.split(s)[0]
+        text = text.split(s)[0]
     return text
 
 

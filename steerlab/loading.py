@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from steerlab.architecture import find_layout
+from steerlab.architecture import adds_up, find_layout
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
@@ -19,12 +21,20 @@ from steerlab.templates import choose_template
 from steerlab.types import Site
 
 BUNDLED = "polyglot-mini"
+TESTED = ("Llama", "Gemma-2", "Gemma-3", "Qwen-2", "Qwen-3", "Mistral", "Phi-3", "GPT-2", "GPT-NeoX")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def bundled_path() -> Path:
     """Folder of the model that ships with the package."""
     return Path(str(resources.files("steerlab.bundled"))) / "polyglot_mini"
+
+
+def bundled_facts() -> dict[str, int]:
+    """Parameters, layers and width of the bundled model, from its config, without loading weights."""
+    config = json.loads((bundled_path() / "config.json").read_text(encoding="utf-8"))
+    record = json.loads((bundled_path() / "training.json").read_text(encoding="utf-8"))
+    return {"parameters": int(record["parameters"]), "layers": int(config["num_hidden_layers"]), "width": int(config["hidden_size"])}
 
 
 def load(
@@ -54,14 +64,19 @@ def load(
     if dtype not in DTYPES:
         raise SteerlabError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}.")
     source = str(bundled_path()) if name == BUNDLED else name
+    if source.startswith(("/", "./", "../", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise SteerlabError(f"there is no folder {name}: give the folder of a model, a hub id, or {BUNDLED!r}.")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(place)
     common: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         if place == "auto":
             options["device_map"] = "auto"
         hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **common, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise SteerlabError(
             f"the model {name!r} could not be loaded ({first}): give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
@@ -69,6 +84,17 @@ def load(
     if place != "auto" and "device_map" not in options:
         hf.to(place)
     return wrap(hf, tokenizer, name=name, revision=revision, template=template, layers_path=layers_path)
+
+
+def _check_device(place: str) -> None:
+    """Raise `SteerlabError` for a device torch does not know or this machine does not have, before anything is read."""
+    if place == "auto":
+        return
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        first = str(error).split("\n")[0].rstrip(".")
+        raise SteerlabError(f"device {place!r} cannot be used ({first}): give 'cpu', 'cuda', 'cuda:N', or 'auto'.") from error
 
 
 def wrap(
@@ -88,6 +114,8 @@ def wrap(
     layout = find_layout(hf, layers_path)
     if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
         hf.set_attn_implementation("eager")  # SDPA leaves out Gemma-2's soft-capping without a word (about 1e-3 here)
+    ids = torch.tensor([_some_ids(hf.get_input_embeddings().weight.shape[0])], device=hf.get_input_embeddings().weight.device)
+    layout = replace(layout, adds=adds_up(hf, layout, ids))
     known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
     model = TracedModel(
         name or str(hf.config.name_or_path), hf, tokenizer, layout, str(known), choose_template(tokenizer, template)
@@ -109,9 +137,13 @@ def weights_digest(hf: PreTrainedModel) -> str:
     return "weights-" + digest.hexdigest()[:16]
 
 
+def _some_ids(vocab_size: int) -> list[int]:
+    return [min(i, vocab_size - 1) for i in (3, 5, 4)]
+
+
 def _validate(model: TracedModel) -> None:
     """One tiny forward: every block gives (b s d), and an edit of the last block changes the logits."""
-    ids = [min(3, model.vocab_size - 1), min(5, model.vocab_size - 1), min(4, model.vocab_size - 1)]
+    ids = _some_ids(model.vocab_size)
     batch = left_pad([ids, ids[:2]], model.pad_id)
     sites = [Site(layer) for layer in range(model.n_layers)]
     plain = model.forward(batch, read=sites, logits=True)

@@ -20,7 +20,7 @@ from steerlab.decoding import Chunk, Decoded, DecodeLoop, Finished, Pick
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
 from steerlab.templates import Template
-from steerlab.types import Site
+from steerlab.types import STREAMS, Site
 
 Edit = Callable[[Tensor], Tensor]
 Visit = Callable[[Site, Tensor], None]
@@ -104,11 +104,14 @@ class TracedModel:
         """Left-padded batch. `chat=True` puts every text behind the model's template (with exactly one BOS); `answers` are appended as
         already generated text, so that position 0 is their first token.
 
-        Raises `SteerlabError` for no texts, an empty text, or one longer than the context.
+        Raises `SteerlabError` for no texts, a text without a token (an empty one, unless the tokenizer puts a BOS there), one longer
+        than the context, or another number of answers than of texts.
         """
         rows = self.token_rows(texts, chat)
         lengths = [len(row) for row in rows]
         if answers is not None:
+            if len(answers) != len(texts):
+                raise SteerlabError(f"{len(answers)} answers were given for {len(texts)} texts: give one answer per text.")
             tails = [self.tokenizer(a, add_special_tokens=False)["input_ids"] for a in answers]
             rows = [row + list(tail) for row, tail in zip(rows, tails, strict=True)]
         for text, row in zip(texts, rows, strict=True):
@@ -145,8 +148,8 @@ class TracedModel:
         Raises `SteerlabError` for a site outside the model.
         """
         edits = dict(edit or {})
+        self.check_sites([*read, *edits])
         order = self.layout.order([*read, *edits])
-        self.check_sites(order)
         wanted = set(read)
         found: dict[Site, Tensor] = {}
         out: list[Tensor] = []
@@ -197,6 +200,10 @@ class TracedModel:
                 holder[0] = holder[0].select(keep)
 
         loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, retired, retire)
+        if compiled is not None and compiled.n_rows != len(batch):
+            raise SteerlabError(
+                f"the plan has {compiled.n_rows} rows, but the batch has {len(batch)}: give one row of the plan per row of the batch."
+            )
         sites = self.layout.order(compiled.sites) if compiled is not None else []
         self.check_sites(sites)
         if not sites:
@@ -225,8 +232,14 @@ class TracedModel:
         return plan.compile(self.d_model, self.dtype, self.device, self.n_layers)
 
     def check_sites(self, sites: Sequence[Site]) -> None:
-        """Raise `SteerlabError` for a layer this model does not have."""
+        """Raise `SteerlabError` for a layer or stream this model does not have."""
         for site in sites:
+            if site.stream not in STREAMS:
+                raise SteerlabError(f"stream {site.stream!r} is not known: give one of {', '.join(STREAMS)}.")
+            if not self.layout.adds and site.stream in ("attn_out", "mlp_out"):
+                raise SteerlabError(
+                    f"{site.stream} of {self.name} is not what its blocks add to the stream, which scale or gate it: use resid_pre or resid_post."
+                )
             if not 0 <= site.layer < self.n_layers:
                 raise SteerlabError(f"layer {site.layer} does not exist: {self.name} has layers 0 to {self.n_layers - 1}.")
 

@@ -66,7 +66,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str = "auto") ->
 
     Raises `SteerlabError` when "chat" is asked for and the tokenizer has no chat template.
     """
-    has_chat = isinstance(tokenizer.chat_template, str)
+    has_chat = bool(tokenizer.chat_template)  # one template, or several by name, of which transformers takes "default"
     if wanted == "chat" and not has_chat:
         raise SteerlabError(
             "the tokenizer has no chat template: use template='plain', or give a text with {prompt} in it, or set tokenizer.chat_template."

@@ -75,6 +75,8 @@ def test_a_language_in_two_corpora_gets_the_sum_of_counts_and_the_spread_within_
     corpora = {"news": _corpus("news", ("cs", "da")), "reviews": _corpus("reviews", ("da",))}
     got = align_corpora(corpora)["da"]
     assert got.count.tolist() == [50.0, 50.0]
+    within = [corpora["news"]["da"].variance, corpora["reviews"]["da"].variance]
+    torch.testing.assert_close(got.variance, 0.6 * within[0] + 0.4 * within[1])
     assert got.variance.max() < 0.01 < (TOPIC["news"] - TOPIC["reviews"]).square().mean()
     share = torch.tensor([0.6, 0.4], dtype=torch.float64)
     norms = torch.stack([corpora["news"]["da"].norm, corpora["reviews"]["da"].norm])

@@ -14,6 +14,7 @@ from steerlab.probes import (
     ProbeResult,
     char_ngram_baseline,
     cross_validated_probe,
+    evaluate,
     fit_linear,
     layerwise,
     length_baseline,
@@ -82,6 +83,25 @@ def test_every_group_is_held_out_exactly_once_and_folds_are_balanced() -> None:
         assert (shared.fold[::2] == shared.fold[1::2]).all()
         assert sorted(np.bincount(shared.fold)) == [40] * 5
     assert (trial(y, groups, seed=0).fold != trial(y, groups, seed=1).fold).any()
+
+
+def test_the_control_fits_and_scores_on_the_same_shuffled_labels() -> None:
+    _, y, groups, _ = _pairs(40)
+    shared = trial(y, groups, shuffles=2, resamples=10)
+    seen: list[np.ndarray] = []
+
+    def oracle(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+        seen.append(labels)
+        return np.random.default_rng(0).normal(size=(len(test), 1))
+
+    evaluate("oracle", shared, oracle)
+    assert len(seen) == 15
+    for k in range(5):
+        train = shared.fold != k
+        np.testing.assert_array_equal(seen[k], shared.labels[train])
+        for again in (seen[5 + k], seen[10 + k]):
+            assert 0.2 < (again != seen[k]).mean() < 0.8
+        assert (seen[5 + k] != seen[10 + k]).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 import transformers
-from steerlab.loading import wrap
-from steerlab.model import TracedModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from steerlab.loading import wrap
+from steerlab.model import TracedModel
+from steerlab.types import Stream
+from steerlab.vectors import SteeringVector
 
 D, LAYERS, VOCAB = 32, 4, 262
 COMMON = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -86,6 +89,7 @@ def hf_model(
     return model.to(dtype).eval()
 
 
+@lru_cache(maxsize=None)
 def tiny(
     family: str,
     dtype: torch.dtype = torch.float32,
@@ -94,5 +98,12 @@ def tiny(
     chat: bool = True,
     **changes: Any,
 ) -> TracedModel:
-    """A traced tiny model."""
+    """A traced tiny model, one for the whole session: leave it as it is, or make your own with `wrap(hf_model(...), tokenizer())`."""
     return wrap(hf_model(family, dtype, seed, **changes), tokenizer(bos, chat), name=f"tiny-{family}")
+
+
+def vector(seed: int, stream: Stream = "resid_post", layers: int = LAYERS, width: int = D) -> SteeringVector:
+    """A random direction for every layer; the residual norm it records at layer l is l + 1."""
+    raw = torch.randn(layers, width, generator=torch.Generator().manual_seed(seed))
+    norm = torch.arange(1.0, layers + 1)
+    return SteeringVector.from_raw(f"v{seed}", raw, tuple(range(layers)), residual_norm=norm, stream=stream)

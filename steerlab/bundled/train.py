@@ -77,17 +77,24 @@ def positions(document: Tensor) -> Tensor:
     return index - torch.cummax(torch.where(start, index, 0), dim=1).values
 
 
-def loss_of(model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool) -> tuple[Tensor, int]:
-    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made for those only."""
+def loss_of(model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool, places: int = 0) -> tuple[Tensor, int]:
+    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made for those only.
+
+    `places` pads their number to a constant, so that every step allocates the same sizes: freshly mapped memory costs more than the padding.
+    """
     ids, document, target = batch[0].long(), batch[1], batch[2].bool()
     with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16):
         hidden = backbone(input_ids=ids, attention_mask=visible(document), position_ids=positions(document), use_cache=False)  # type: ignore[operator]
         hidden = hidden.last_hidden_state
         wanted = target[:, 1:].reshape(-1).nonzero()[:, 0]
+        n = int(wanted.numel())
+        answer = ids[:, 1:].reshape(-1)[wanted]
+        if places > n:
+            wanted = torch.nn.functional.pad(wanted, (0, places - n))
+            answer = torch.nn.functional.pad(answer, (0, places - n), value=-100)
         picked = hidden[:, :-1].reshape(-1, hidden.shape[-1])[wanted]
         logits = model.lm_head(picked)
-    answer = ids[:, 1:].reshape(-1)[wanted]
-    return torch.nn.functional.cross_entropy(logits.float(), answer, reduction="sum"), int(wanted.numel())
+    return torch.nn.functional.cross_entropy(logits.float(), answer, reduction="sum"), n
 
 
 def optimizers(model: LlamaForCausalLM, c: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -140,6 +147,7 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
             p.data.mul_((2 * c.layers) ** -0.5)
     backbone = torch.compile(model.model, dynamic=False) if c.compile else model.model
     opts = optimizers(model, c)
+    places = int(max((stream[at : at + 256, 2].reshape(-1, c.rows * c.length) > 0).sum(1).max() for at in range(0, len(stream), 256)))
     began, tokens, step, curve, running = time.time(), 0, 0, [], 0.0
     last_report = began
     for index in _cycle(len(stream)):
@@ -147,7 +155,7 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
         if progress >= 1:
             break
         batch = torch.from_numpy(np.asarray(stream[index]).astype(np.int32)).to(c.device)
-        loss, n = loss_of(model, backbone, batch, bf16=True)
+        loss, n = loss_of(model, backbone, batch, bf16=True, places=places)
         (loss / n).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for o in opts:

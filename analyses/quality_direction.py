@@ -1,0 +1,122 @@
+"""Can quality be read from the residual stream, and is it more than typography?
+
+Three-way comparison per contrast: (a) human against DeepL back-translated Slovene (sl-en-de-en-sl), (b) human text against the same text with 30 % of
+tokens dropped, swapped or repeated, in all twelve languages. Quotes, spacing and first-letter case are normalised on both sides. Pairs stay in
+one fold; AUROC of the DiffMean direction and of a logistic probe on mean-pooled activations at every layer, beside shuffled labels, character
+n-grams and length. Only texts that neither the model nor the bundled vectors have seen.
+
+    python -m analyses.quality_direction --data DIR          # about 15 minutes on 2 cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from steerlab import data, figures
+from steerlab.bundled.corpus import LANGUAGES
+from steerlab.capture import capture_activations
+from steerlab.data.surface import normalise_surface
+from steerlab.loading import load
+from steerlab.model import TracedModel
+from steerlab.probes import ProbeResult, char_ngram_baseline, layerwise, length_baseline
+
+BACK = "sl back-translated"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pairs per contrast, and the corruption rate of (b)."""
+
+    pairs: int = 350
+    slovene_pairs: int = 850
+    rate: float = 0.3
+    seed: int = 0
+    resamples: int = 500
+
+
+def contrasts(config: Config, root: Path | None) -> dict[str, tuple[list[str], list[str]]]:
+    """name -> (human, degraded), surface-normalised, row by row a pair; rows that became equal are left out."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    pairs = data.load_pairs(root=root, hops=2, split="heldout")
+    found[BACK] = _clean(list(pairs.human), list(pairs.degraded), config.slovene_pairs)
+    for code in LANGUAGES:
+        source = "nusax-mt" if code in ("jv", "su") else "ntrex"
+        texts = data.load(source, code, split="heldout", root=root).texts
+        made = data.degraded_pairs(texts, rate=config.rate, seed=config.seed)
+        found[f"{code} corrupted"] = _clean(list(made.human), list(made.degraded), config.pairs)
+    return found
+
+
+def _clean(human: list[str], degraded: list[str], most: int) -> tuple[list[str], list[str]]:
+    sides = [(normalise_surface(a), normalise_surface(b)) for a, b in zip(human, degraded, strict=True)]
+    kept = [(a, b) for a, b in sides if a and b and a != b][:most]
+    return [a for a, _ in kept], [b for _, b in kept]
+
+
+def compute(config: Config, model: TracedModel, root: Path | None) -> pd.DataFrame:
+    """One row per contrast, method and layer (layer -1 for text baselines): AUROC, interval, shuffled-label AUROC."""
+    rows: list[dict[str, object]] = []
+    for name, (human, degraded) in contrasts(config, root).items():
+        texts = human + degraded
+        y = torch.tensor([1] * len(human) + [0] * len(degraded))
+        groups = torch.arange(len(human)).repeat(2)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = capture_activations(model, texts, Path(folder) / "activations.safetensors", max_tokens=model.context_length)
+            x = torch.from_numpy(kept.values.copy())
+
+        def add(result: ProbeResult, method: str, layer: int, contrast: str = name) -> None:
+            facts = {"contrast": contrast, "method": method, "layer": layer, "value": result.value, "low": result.low, "high": result.high}
+            rows.append({**facts, "shuffled": result.shuffled, "n": result.n})
+
+        for method in ("logistic", "diff_of_means"):
+            found = layerwise(x, y, groups, method, seed=config.seed, shuffles=1, resamples=config.resamples)
+            for layer, result in enumerate(found):
+                add(result, method, layer)
+        add(char_ngram_baseline(texts, y, groups, seed=config.seed, resamples=config.resamples), "character n-grams", -1)
+        add(length_baseline(texts, y, groups, seed=config.seed, shuffles=1, resamples=config.resamples), "length", -1)
+        print(pd.DataFrame(rows)[lambda t, n=name: t["contrast"] == n].to_string(index=False), flush=True)
+    return pd.DataFrame(rows)
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Left: Slovene by layer with baselines. Right: every language's corrupted contrast at its best layer, with baselines."""
+    figure, (left, right) = figures.new(columns=2, height=3.8)
+    own = table[table["contrast"] == BACK]
+    layered = own[own["layer"] >= 0]
+    figures.lines(left, layered, x="layer", series="method", series_order=("logistic", "diff_of_means"), names={"diff_of_means": "DiffMean direction", "logistic": "logistic probe"})
+    left.plot(layered["layer"].unique(), layered[layered["method"] == "logistic"]["shuffled"], color="grey", ls=":", label="logistic, shuffled labels")
+    for name, dash in (("character n-grams", "--"), ("length", "-.")):
+        value = float(own[own["method"] == name]["value"].iloc[0])
+        left.axhline(value, color="black", ls=dash, lw=1, label=name)
+    left.set(xlabel="layer", ylabel="AUROC, held-out pairs", ylim=(0.35, 1.0))
+    left.set_title("Human vs DeepL Slovene")
+    left.legend(loc="upper left")
+    corrupted = table[table["contrast"].str.endswith("corrupted")].assign(language=lambda t: t["contrast"].str[:2])
+    best = corrupted.sort_values("value", ascending=False).groupby(["language", "method"], sort=False).head(1)
+    order = ("logistic", "diff_of_means", "character n-grams", "length")
+    figures.dots(right, best, place="language", series="method", order=LANGUAGES, series_order=order, names={"diff_of_means": "DiffMean", "logistic": "logistic probe"})
+    right.axhline(0.5, color="grey", ls=":", lw=1)
+    right.set(xlabel="language", ylabel="AUROC at the best layer", ylim=(0.35, 1.02))
+    right.set_title("Human vs 30 % corrupted tokens")
+    right.legend(loc="lower left", ncols=2)
+    return figure
+
+
+def main() -> None:
+    """Compute, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None)
+    config, model = Config(), load()
+    table = compute(config, model, parser.parse_args().data)
+    paths = figures.save(draw(table), table, Path("figures"), "quality_direction", {**asdict(config), "model_revision": model.revision})
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    main()

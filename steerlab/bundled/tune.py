@@ -1,0 +1,83 @@
+"""Which layer and strength to use for each bundled vector: a sweep on seed 0, written to `vectors/recommended.json` and `vectors/sweep.csv`.
+
+`python -m steerlab.bundled.tune` (minutes). Reported results use other seeds, see analyses/language_control.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from steerlab import data
+from steerlab.ablation import Arm, grid, score_arms, sweep
+from steerlab.bundled.corpus import LANGUAGES
+from steerlab.bundled.vectors import bundled_vectors
+from steerlab.evaluation.diversity import distinct_n
+from steerlab.evaluation.language import language_share
+from steerlab.evaluation.stats import Estimate
+from steerlab.generation import Settings
+from steerlab.loading import load
+from steerlab.model import TracedModel
+from steerlab.tasks import TASKS, postprocess, prompt
+
+STRENGTHS = (0.3, 0.6, 1.0, 1.5)
+QUALITY_STRENGTHS = (0.1, 0.2, 0.4, 0.6)
+SLACK = 0.03  # of two arms within three points the weaker is taken
+
+
+def task_prompts(language: str | None) -> list[str]:
+    """The nine zero-shot prompts (seven topics, two sentiments), naming `language` or none."""
+    return [prompt(task, label, language) for task in TASKS.values() for label in task.labels]
+
+
+def language_sweep(model: TracedModel, samples: int = 2) -> pd.DataFrame:
+    """Share of texts in the target language, for every language vector x layer x strength, behind prompts that name no language."""
+    vectors = {code: bundled_vectors()[f"language-{code}"] for code in LANGUAGES}
+    arms = grid(vectors, range(model.n_layers), STRENGTHS)
+    texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=40), progress=True)
+    texts["text"] = texts["text"].map(postprocess)
+    return score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
+
+
+def weakest_of_the_best(scores: pd.DataFrame) -> pd.Series:
+    """The row with the smallest strength among those within `SLACK` of the best; ties go to the higher value, then the earlier layer."""
+    near = scores[scores["value"] >= scores["value"].max() - SLACK]
+    return near.sort_values(["strength", "value", "layer"], ascending=[True, False, True], kind="stable").iloc[0]
+
+
+def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFrame:
+    """distinct-2 and target-language share for the quality vector of one language, layer x strength, behind prompts that name the language."""
+    arms = [Arm("quality", (), -1, 0.0), *grid({"quality": bundled_vectors()[f"quality-{code}"]}, range(model.n_layers), QUALITY_STRENGTHS)]
+    texts = sweep(model, arms, task_prompts(code), samples, Settings(max_new_tokens=40), progress=True)
+    texts["text"] = texts["text"].map(postprocess)
+
+    def both(arm: str, own: list[str]) -> Estimate:
+        share = language_share(own, data.language(code).lid)
+        return Estimate(distinct_n(own, 2), share.value, share.value, share.n)
+
+    return score_arms(texts, both).rename(columns={"value": "distinct_2", "low": "language_share"}).drop(columns="high")
+
+
+def main() -> None:
+    """Sweep every vector and write what was found."""
+    model = load()
+    folder = Path(__file__).parent / "vectors"
+    scores = language_sweep(model)
+    scores.to_csv(folder / "sweep.csv", index=False, float_format="%.4f")
+    found: dict[str, dict[str, float]] = {}
+    for code in LANGUAGES:
+        best = weakest_of_the_best(scores[scores["arm"] == code])
+        found[f"language-{code}"] = {"layer": int(best["layer"]), "strength": float(best["strength"])}
+        own = quality_sweep(model, code)
+        plain = own[own["strength"] == 0].iloc[0]
+        kept = own[(own["strength"] > 0) & (own["language_share"] >= plain["language_share"] - 0.05)]
+        top = kept.sort_values(["distinct_2", "strength"], ascending=[False, True], kind="stable").iloc[0] if len(kept) else None
+        layer, strength = (int(top["layer"]), float(top["strength"])) if top is not None else (model.n_layers // 4, QUALITY_STRENGTHS[0])
+        found[f"quality-{code}"] = {"layer": layer, "strength": strength}
+    (folder / "recommended.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""`steerlab evaluate`: judge a data set that was written earlier, here or elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from steerlab.commands.synthesize import default_source, records
+from steerlab.errors import SteerlabError
+from steerlab.loading import load
+from steerlab.recipes import evaluate
+from steerlab.store import read_rows
+from steerlab.synthesis import SAMPLES
+
+COLUMNS = ("language", "task", "label", "text")
+
+
+def run(where: Path, source: str, seeds: int, model: str, root: Path | None) -> list[dict[str, Any]]:
+    """Metric rows of the samples in a run folder or a .jsonl file."""
+    if seeds < 1:
+        raise SteerlabError(f"--seeds is {seeds}: give at least 1.")
+    rows = read_rows(where / SAMPLES if where.is_dir() else where)
+    if not rows:
+        raise SteerlabError(f"{where} has no samples: write some with `steerlab synthesize`.")
+    for number, row in enumerate(rows, start=1):
+        missing = [c for c in COLUMNS if c not in row]
+        if missing:
+            raise SteerlabError(f"row {number} of {where} has no {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}.")
+        row.setdefault("condition", "all")
+    traced = None if model == "none" else load(model)
+    metrics = evaluate(rows, model=traced, root=root, source=source or default_source(root), seeds=range(seeds))
+    return records(metrics)
