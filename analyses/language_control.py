@@ -1,9 +1,9 @@
 """Can a vector choose the language where the prompt does not?
 
-For each of the twelve languages: share of texts in that language (lid.176) behind nine task prompts that name no language, unsteered, with
-the language vector at its recommended layer and strength, and with a random direction of the same norm there; the same behind prompts that
-name English; and unsteered behind prompts that name the language. Layers and strengths were chosen on seed 0 (steerlab.bundled.tune), this uses
-seed 1.
+For each of the twelve languages: share of texts in that language (lid.176) behind nine task prompts that name
+no language, unsteered, with the language vector at its recommended layer and strength, and with a random
+direction of the same norm there; the same behind prompts that name English; and unsteered behind prompts that
+name the language. Layers and strengths were chosen on seed 0 (steerlab.bundled.tune), this uses seed 1.
 
     python -m analyses.language_control          # about 8 minutes on 2 cores
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
 from steerlab import data, figures
 from steerlab.ablation import Arm, sweep
 from steerlab.bundled.corpus import LANGUAGES
@@ -53,7 +54,9 @@ class Config:
 
 
 def compute(config: Config, model: TracedModel) -> pd.DataFrame:
-    """One row per language and condition: value, low, high, n, and for "random" the paired difference from unsteered."""
+    """One row per language and condition: value, low, high, n, and for "random" the paired difference from
+    unsteered.
+    """
     vectors = bundled_vectors()
     settings = Settings(max_new_tokens=config.max_new_tokens, seed=config.seed)
     steered: dict[str, Arm] = {}
@@ -87,7 +90,14 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
             lid = data.language(code).lid
             texts = by_condition[condition][code]
             share = language_share(texts, lid)
-            row = {"language": code, "condition": condition, "value": share.value, "low": share.low, "high": share.high, "n": share.n}
+            row = {
+                "language": code,
+                "condition": condition,
+                "value": share.value,
+                "low": share.low,
+                "high": share.high,
+                "n": share.n,
+            }
             if condition == "random":
                 hits = [np.array([g.language == lid for g in identify(own)], dtype=float) for own in (texts, base)]
                 change = paired_bootstrap(*hits)
@@ -101,11 +111,22 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Every condition in every language."""
     figure, (axes,) = figures.new(height=4.2)
-    figures.dots(axes, table, place="language", series="condition", order=LANGUAGES, series_order=ORDER, names=NAMES, percent=True)
+    figures.dots(
+        axes,
+        table,
+        place="language",
+        series="condition",
+        order=LANGUAGES,
+        series_order=ORDER,
+        names=NAMES,
+        percent=True,
+    )
     steered = table[table["condition"] == "steered"]
     reached = int((steered["value"] >= 0.8).sum())
     moved = table[table["condition"] == "random"]["change"].abs().max() * 100
-    axes.set_title(f"A vector alone brings {reached} of 12 languages to 80 % or more; a random one moves a language by at most {moved:.1f} points")
+    axes.set_title(
+        f"A vector alone brings {reached} of 12 languages to 80 % or more; a random one moves a language by at most {moved:.1f} points"
+    )
     axes.set_ylabel("texts in the target language (%)")
     axes.set_xlabel("target language (intervals: 95 %)")
     axes.set_ylim(-3, 103)
@@ -117,9 +138,21 @@ def main() -> None:
     """Compute, print, draw."""
     config, model = Config(), load()
     table = compute(config, model)
-    paths = figures.save(draw(table), table, Path("figures"), "language_control", {**asdict(config), "model_revision": model.revision})
+    paths = figures.save(
+        draw(table),
+        table,
+        Path("figures"),
+        "language_control",
+        {**asdict(config), "model_revision": model.revision},
+    )
     print(table.pivot(index="language", columns="condition", values="value")[list(ORDER)].round(2).to_string())
-    print(table[table["condition"].isin(["steered", "prompted"])].groupby("condition")["value"].mean().round(3).to_string())
+    print(
+        table[table["condition"].isin(["steered", "prompted"])]
+        .groupby("condition")["value"]
+        .mean()
+        .round(3)
+        .to_string()
+    )
     print("\n".join(map(str, paths)))
 
 

@@ -1,8 +1,9 @@
 """Can quality be read from the residual stream, and is it more than typography?
 
-Three-way comparison per contrast: (a) human against DeepL back-translated Slovene (sl-en-de-en-sl), (b) human text against the same text with 30 % of
-tokens dropped, swapped or repeated, in all twelve languages. Quotes, spacing and first-letter case are normalised on both sides. Pairs stay in
-one fold; AUROC of the DiffMean direction and of a logistic probe on mean-pooled activations at every layer, beside shuffled labels, character
+Three-way comparison per contrast: (a) human against DeepL back-translated Slovene (sl-en-de-en-sl), (b) human
+text against the same text with 30 % of tokens dropped, swapped or repeated, in all twelve languages. Quotes,
+spacing and first-letter case are normalised on both sides. Pairs stay in one fold; AUROC of the DiffMean
+direction and of a logistic probe on mean-pooled activations at every layer, beside shuffled labels, character
 n-grams and length. Only texts that neither the model nor the bundled vectors have seen.
 
     python -m analyses.quality_direction --data DIR          # about 15 minutes on 2 cores
@@ -18,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+
 from steerlab import data, figures
 from steerlab.bundled.corpus import LANGUAGES
 from steerlab.capture import capture_activations
@@ -60,37 +62,71 @@ def _clean(human: list[str], degraded: list[str], most: int) -> tuple[list[str],
 
 
 def compute(config: Config, model: TracedModel, root: Path | None) -> pd.DataFrame:
-    """One row per contrast, method and layer (layer -1 for text baselines): AUROC, interval, shuffled-label AUROC."""
+    """One row per contrast, method and layer (layer -1 for text baselines): AUROC, interval, shuffled-label
+    AUROC.
+    """
     rows: list[dict[str, object]] = []
     for name, (human, degraded) in contrasts(config, root).items():
         texts = human + degraded
         y = torch.tensor([1] * len(human) + [0] * len(degraded))
         groups = torch.arange(len(human)).repeat(2)
         with tempfile.TemporaryDirectory() as folder:
-            kept = capture_activations(model, texts, Path(folder) / "activations.safetensors", max_tokens=model.context_length)
+            kept = capture_activations(
+                model, texts, Path(folder) / "activations.safetensors", max_tokens=model.context_length
+            )
             x = torch.from_numpy(kept.values.copy())
 
         def add(result: ProbeResult, method: str, layer: int, contrast: str = name) -> None:
-            facts = {"contrast": contrast, "method": method, "layer": layer, "value": result.value, "low": result.low, "high": result.high}
+            facts = {
+                "contrast": contrast,
+                "method": method,
+                "layer": layer,
+                "value": result.value,
+                "low": result.low,
+                "high": result.high,
+            }
             rows.append({**facts, "shuffled": result.shuffled, "n": result.n})
 
         for method in ("logistic", "diff_of_means"):
             found = layerwise(x, y, groups, method, seed=config.seed, shuffles=1, resamples=config.resamples)
             for layer, result in enumerate(found):
                 add(result, method, layer)
-        add(char_ngram_baseline(texts, y, groups, seed=config.seed, resamples=config.resamples), "character n-grams", -1)
-        add(length_baseline(texts, y, groups, seed=config.seed, shuffles=1, resamples=config.resamples), "length", -1)
+        add(
+            char_ngram_baseline(texts, y, groups, seed=config.seed, resamples=config.resamples),
+            "character n-grams",
+            -1,
+        )
+        add(
+            length_baseline(texts, y, groups, seed=config.seed, shuffles=1, resamples=config.resamples),
+            "length",
+            -1,
+        )
         print(pd.DataFrame(rows)[lambda t, n=name: t["contrast"] == n].to_string(index=False), flush=True)
     return pd.DataFrame(rows)
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Left: Slovene by layer with baselines. Right: every language's corrupted contrast at its best layer, with baselines."""
+    """Left: Slovene by layer with baselines. Right: every language's corrupted contrast at its best layer, with
+    baselines.
+    """
     figure, (left, right) = figures.new(columns=2, height=3.8)
     own = table[table["contrast"] == BACK]
     layered = own[own["layer"] >= 0]
-    figures.lines(left, layered, x="layer", series="method", series_order=("logistic", "diff_of_means"), names={"diff_of_means": "DiffMean direction", "logistic": "logistic probe"})
-    left.plot(layered["layer"].unique(), layered[layered["method"] == "logistic"]["shuffled"], color="grey", ls=":", label="logistic, shuffled labels")
+    figures.lines(
+        left,
+        layered,
+        x="layer",
+        series="method",
+        series_order=("logistic", "diff_of_means"),
+        names={"diff_of_means": "DiffMean direction", "logistic": "logistic probe"},
+    )
+    left.plot(
+        layered["layer"].unique(),
+        layered[layered["method"] == "logistic"]["shuffled"],
+        color="grey",
+        ls=":",
+        label="logistic, shuffled labels",
+    )
     for name, dash in (("character n-grams", "--"), ("length", "-.")):
         value = float(own[own["method"] == name]["value"].iloc[0])
         left.axhline(value, color="black", ls=dash, lw=1, label=name)
@@ -100,7 +136,15 @@ def draw(table: pd.DataFrame) -> Figure:
     corrupted = table[table["contrast"].str.endswith("corrupted")].assign(language=lambda t: t["contrast"].str[:2])
     best = corrupted.sort_values("value", ascending=False).groupby(["language", "method"], sort=False).head(1)
     order = ("logistic", "diff_of_means", "character n-grams", "length")
-    figures.dots(right, best, place="language", series="method", order=LANGUAGES, series_order=order, names={"diff_of_means": "DiffMean", "logistic": "logistic probe"})
+    figures.dots(
+        right,
+        best,
+        place="language",
+        series="method",
+        order=LANGUAGES,
+        series_order=order,
+        names={"diff_of_means": "DiffMean", "logistic": "logistic probe"},
+    )
     right.axhline(0.5, color="grey", ls=":", lw=1)
     right.set(xlabel="language", ylabel="AUROC at the best layer", ylim=(0.35, 1.02))
     right.set_title("Human vs 30 % corrupted tokens")
@@ -114,7 +158,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None)
     config, model = Config(), load()
     table = compute(config, model, parser.parse_args().data)
-    paths = figures.save(draw(table), table, Path("figures"), "quality_direction", {**asdict(config), "model_revision": model.revision})
+    paths = figures.save(
+        draw(table),
+        table,
+        Path("figures"),
+        "quality_direction",
+        {**asdict(config), "model_revision": model.revision},
+    )
     print("\n".join(map(str, paths)))
 
 

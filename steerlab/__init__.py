@@ -30,7 +30,26 @@ _WHERE = {
     "fit_contrast_vector": "fitting",
     "bundled_vectors": "bundled.vectors",
 }
-__all__ = ["__version__", *_WHERE]
+__all__ = [
+    "Gate",
+    "Intervention",
+    "Plan",
+    "Positions",
+    "Request",
+    "Settings",
+    "Site",
+    "SteeringVector",
+    "SteerlabError",
+    "TracedModel",
+    "bundled_vectors",
+    "capture_activations",
+    "capture_moments",
+    "fit_contrast_vector",
+    "fit_language_vectors",
+    "generate",
+    "load",
+    "wrap",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,9 @@ from steerlab.vectors import SteeringVector
 
 @dataclass(frozen=True)
 class Arm:
-    """One column of a sweep: a name, the facts that go into the table, and the interventions (none for a control)."""
+    """One column of a sweep: a name, the facts that go into the table, and the interventions (none for a
+    control).
+    """
 
     name: str
     interventions: tuple[Intervention, ...] = ()
@@ -33,9 +35,16 @@ def grid(
     unit: Unit = "residual",
     positions: Positions = ALL,
 ) -> list[Arm]:
-    """One arm for every vector, layer and strength. Strengths are fractions of the layer's mean residual norm unless unit="raw"."""
+    """One arm for every vector, layer and strength. Strengths are fractions of the layer's mean residual norm
+    unless unit="raw".
+    """
     return [
-        Arm(name, (Intervention(vector, layer, strength=strength, unit=unit, positions=positions),), layer, strength)
+        Arm(
+            name,
+            (Intervention(vector, layer, strength=strength, unit=unit, positions=positions),),
+            layer,
+            strength,
+        )
         for name, vector in vectors.items()
         for layer in layers
         for strength in strengths
@@ -55,18 +64,23 @@ def sweep(
 ) -> pd.DataFrame:
     """Write `samples` texts for every arm and prompt, all arms together in mixed batches.
 
-    The sampling key is (prompt number, sample number), the same in every arm, so differences between arms are paired. Columns: arm, layer,
-    strength, prompt, sample, text, tokens, ended.
+    The sampling key is (prompt number, sample number), the same in every arm, so differences between arms are
+    paired. Columns: arm, layer, strength, prompt, sample, text, tokens, ended.
 
     Raises `SteerlabError` for no arms, no prompts, or samples below 1.
     """
     if not arms or not prompts or samples < 1:
-        raise SteerlabError(f"{len(arms)} arms, {len(prompts)} prompts and {samples} samples were given: give at least one of each.")
+        raise SteerlabError(
+            f"{len(arms)} arms, {len(prompts)} prompts and {samples} samples were given: give at least one of each."
+        )
     places = [(arm, p, s) for arm in arms for p in range(len(prompts)) for s in range(samples)]
     requests = [Request(prompts[p], ("sweep", p, s), arm.interventions, chat) for arm, p, s in places]
     texts = generate(model, requests, settings, batch_rows=batch_rows, progress=progress)
     rows = [
-        {"arm": arm.name, "layer": arm.layer, "strength": arm.strength, "prompt": p, "sample": s, "text": t.text, "tokens": len(t.tokens), "ended": t.ended}
+        {
+            "arm": arm.name, "layer": arm.layer, "strength": arm.strength, "prompt": p, "sample": s,
+            "text": t.text, "tokens": len(t.tokens), "ended": t.ended,
+        }
         for (arm, p, s), t in zip(places, texts, strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -78,7 +92,15 @@ def score_arms(table: pd.DataFrame, score: Callable[[str, list[str]], Estimate])
     for (arm, layer, strength), part in table.groupby(["arm", "layer", "strength"], sort=False, dropna=False):
         estimate = score(str(arm), [str(t) for t in part["text"]])
         rows.append(
-            {"arm": arm, "layer": layer, "strength": strength, "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+            {
+                "arm": arm,
+                "layer": layer,
+                "strength": strength,
+                "value": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "n": estimate.n,
+            }
         )
     return pd.DataFrame(rows)
 

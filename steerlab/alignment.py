@@ -13,19 +13,19 @@ from steerlab.moments import Moments
 def align_corpora(means_by_corpus: Mapping[str, Mapping[str, Moments]]) -> dict[str, Moments]:
     """Means per language with the differences between corpora removed, for `language_vectors`.
 
-    A language seen only in news and one seen only in reviews differ by topic as much as by language. The model is additive,
-    mean(corpus, language) = offset(corpus) + effect(language), fitted per site and feature by least squares over all
-    (corpus, language) cells, each cell once. So the offset between two corpora comes from the languages they share, directly
-    or through a third corpus. The first corpus has offset 0: results are on its footing.
+    A language seen only in news and one seen only in reviews differ by topic as much as by language. The model
+    is additive, mean(corpus, language) = offset(corpus) + effect(language), fitted per site and feature by
+    least squares over all (corpus, language) cells, each cell once. So the offset between two corpora comes
+    from the languages they share, directly or through a third corpus. The first corpus has offset 0: results
+    are on its footing.
 
     A language's mean is the plain average of its aligned means; its count is the sum, variance and norm are the
     count-weighted averages within corpora; no covariance. With a single corpus the means are those given.
 
-    Raises `SteerlabError` when no chain of shared languages ties a corpus to the first one, or when sites or widths differ.
+    Raises `SteerlabError` when no chain of shared languages ties a corpus to the first one, or when sites or
+    widths differ.
     """
-    cells = [
-        (corpus, language, m) for corpus, means in means_by_corpus.items() for language, m in means.items()
-    ]
+    cells = [(corpus, language, m) for corpus, means in means_by_corpus.items() for language, m in means.items()]
     if not cells:
         raise SteerlabError("no means were given: give at least one corpus with one language.")
     first = cells[0][2]

@@ -13,19 +13,30 @@ from torch import Tensor, nn
 from steerlab.errors import SteerlabError
 from steerlab.types import Site, Stream
 
-LAYER_PATHS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.language_model.layers", "model.decoder.layers", "backbone.layers")
+LAYER_PATHS = (
+    "model.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "model.language_model.layers",
+    "model.decoder.layers",
+    "backbone.layers",
+)
 ATTENTION_NAMES = ("self_attn", "attn", "attention")
 MLP_NAMES = ("mlp", "feed_forward", "ffn")
 # Norms behind attention and MLP, by the names they have in Gemma-2/3, OLMo-2/3, EXAONE-4, and in GLM-4.
-POST_NORMS = (("post_attention_layernorm", "post_feedforward_layernorm"), ("post_self_attn_layernorm", "post_mlp_layernorm"))
+POST_NORMS = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
 STREAM_ORDER: dict[Stream, int] = {"resid_pre": 0, "attn_out": 1, "mlp_out": 2, "resid_post": 3}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Module paths of one architecture. `attn_out` and `mlp_out` name the module whose output is *added to the stream*:
-    in Gemma-2 and Gemma-3 that is the norm behind the attention or MLP, not the attention or MLP itself. `adds` is False where a
-    block was seen to add something else than these two (Granite scales them), so that they cannot be read or edited as streams.
+    """Module paths of one architecture. `attn_out` and `mlp_out` name the module whose output is *added to the
+    stream*: in Gemma-2 and Gemma-3 that is the norm behind the attention or MLP, not the attention or MLP
+    itself. `adds` is False where a block was seen to add something else than these two (Granite scales them),
+    so that they cannot be read or edited as streams.
     """
 
     layers: str
@@ -52,7 +63,8 @@ def submodule(root: nn.Module, path: str) -> nn.Module | None:
 def find_layout(model: nn.Module, layers_path: str | None = None) -> Layout:
     """Find the decoder blocks and, inside them, what attention and MLP add to the stream.
 
-    Raises `SteerlabError` with the module tree when the blocks cannot be told for certain; `layers_path` then names them by hand.
+    Raises `SteerlabError` with the module tree when the blocks cannot be told for certain; `layers_path` then
+    names them by hand.
     """
     expected = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     paths = (layers_path,) if layers_path else LAYER_PATHS
@@ -69,13 +81,16 @@ def find_layout(model: nn.Module, layers_path: str | None = None) -> Layout:
                 return Layout(path, len(blocks), attention, mlp)
     tried = ", ".join(paths)
     raise SteerlabError(
-        f"the decoder blocks of {type(model).__name__} were not found (tried {tried}; expected a ModuleList of {expected} blocks with attention and MLP):"
+        f"the decoder blocks of {type(model).__name__} were not found (tried {tried}; "
+        f"expected a ModuleList of {expected} blocks with attention and MLP):"
         f" give layers_path=..., one of the paths in this module tree:\n{module_tree(model)}"
     )
 
 
 def adds_up(model: nn.Module, layout: Layout, input_ids: Int[Tensor, "b s"]) -> bool:
-    """Whether every block puts out its input plus `attn_out` plus `mlp_out`, up to rounding, as seen by plain hooks in one forward."""
+    """Whether every block puts out its input plus `attn_out` plus `mlp_out`, up to rounding, as seen by plain
+    hooks in one forward.
+    """
     blocks = submodule(model, layout.layers)
     assert isinstance(blocks, nn.ModuleList)
     seen: dict[tuple[int, str], Tensor] = {}

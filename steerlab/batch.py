@@ -12,7 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Left-padded token ids (b s), their mask (1 real, 0 padding), and how many real tokens of each row are prompt (b).
+    """Left-padded token ids (b s), their mask (1 real, 0 padding), and how many real tokens of each row are
+    prompt (b).
 
     The mask, never the pad id, says what is padding: with pad = eos a comparison of ids would drop real tokens.
     """
@@ -28,7 +29,9 @@ class Batch:
 
     @property
     def position_ids(self) -> Int[Tensor, "b s"]:
-        """Position of each real token within its row, from 0; 0 on padding. Without these, left padding shifts rotary positions."""
+        """Position of each real token within its row, from 0; 0 on padding. Without these, left padding shifts
+        rotary positions.
+        """
         return (self.attention_mask.cumsum(1) - 1).clamp(min=0)
 
     @property
@@ -60,8 +63,8 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, prompt_lengths: Sequenc
 def plan_batches(lengths: Sequence[int], token_budget: int, max_rows: int | None = None) -> list[list[int]]:
     """Group example numbers into batches of similar length whose padded size stays within `token_budget` tokens.
 
-    Depends on `lengths` alone (stable sort by length, then by number), so that a resumed run plans the same batches. An example longer than
-    the budget gets a batch of its own.
+    Depends on `lengths` alone (stable sort by length, then by number), so that a resumed run plans the same
+    batches. An example longer than the budget gets a batch of its own.
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     batches: list[list[int]] = []

@@ -1,4 +1,6 @@
-"""The TransformerLens twin of a loaded model: a second, agreeing view on the same weights. The only module that imports transformer_lens."""
+"""The TransformerLens twin of a loaded model: a second, agreeing view on the same weights. The only module that
+imports transformer_lens.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ from steerlab.types import Site
 
 
 def twin(model: TracedModel) -> TransformerBridge:
-    """A `TransformerBridge` with the very weights of `model`: `blocks.L.hook_resid_post` equals `model.forward`'s `Site(L)`.
+    """A `TransformerBridge` with the very weights of `model`: `blocks.L.hook_resid_post` equals
+    `model.forward`'s `Site(L)`.
 
-    The bridge rewires the modules it wraps and forces eager attention, so it gets a copy of the module tree that shares the parameters;
-    `model` stays as it is and no memory is doubled.
+    The bridge rewires the modules it wraps and forces eager attention, so it gets a copy of the module tree
+    that shares the parameters; `model` stays as it is and no memory is doubled.
 
     Raises `SteerlabError` for an architecture TransformerLens has no adapter for.
     """
@@ -38,7 +41,9 @@ def twin(model: TracedModel) -> TransformerBridge:
             bridge = TransformerBridge.boot_transformers(model.name, hf_model=hf, tokenizer=tokenizer)
         except (ValueError, KeyError, NotImplementedError) as error:
             kind = type(model.hf).__name__
-            raise SteerlabError(f"TransformerLens has no twin for {kind} ({str(error)[:80]}): use model.forward, which needs none.") from error
+            raise SteerlabError(
+                f"TransformerLens has no twin for {kind} ({str(error)[:80]}): use model.forward, which needs none."
+            ) from error
     bridge.eval()
     return bridge
 
@@ -48,8 +53,12 @@ def hook_name(site: Site) -> str:
     return f"blocks.{site.layer}.hook_{site.stream}"
 
 
-def activations(bridge: TransformerBridge, batch: Batch, sites: list[Site]) -> tuple[dict[Site, Tensor], Float[Tensor, "b s v"]]:
-    """Activations (b s d) at the sites and the logits (b s v), as TransformerLens sees them, for the same left-padded batch."""
+def activations(
+    bridge: TransformerBridge, batch: Batch, sites: list[Site]
+) -> tuple[dict[Site, Tensor], Float[Tensor, "b s v"]]:
+    """Activations (b s d) at the sites and the logits (b s v), as TransformerLens sees them, for the same
+    left-padded batch.
+    """
     kept: dict[Site, Tensor] = {}
 
     def keeper(site: Site) -> Callable[..., None]:

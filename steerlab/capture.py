@@ -1,4 +1,6 @@
-"""Read the residual stream of many texts: streaming moments in one pass, or the activations themselves in a memory-mapped file."""
+"""Read the residual stream of many texts: streaming moments in one pass, or the activations themselves in a
+memory-mapped file.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
@@ -50,9 +51,16 @@ class Selection:
 
 
 def select(
-    model: TracedModel, texts: Sequence[str], positions: Positions | str, chat: bool, skip_bos: bool, max_tokens: int | None
+    model: TracedModel,
+    texts: Sequence[str],
+    positions: Positions | str,
+    chat: bool,
+    skip_bos: bool,
+    max_tokens: int | None,
 ) -> Selection:
-    """Tokenise, cut to `max_tokens`, and settle which tokens count. Raises `SteerlabError` for a text longer than the context."""
+    """Tokenise, cut to `max_tokens`, and settle which tokens count. Raises `SteerlabError` for a text longer
+    than the context.
+    """
     rows = model.token_rows(texts, chat)
     if max_tokens is not None and max_tokens < 1:
         raise SteerlabError(f"max_tokens is {max_tokens}: give at least 1, or None to cut nothing.")
@@ -102,13 +110,15 @@ def capture_moments(
     token_budget: int = 4096,
     progress: bool = False,
 ) -> Moments:
-    """Count, mean and variance (optionally covariance) of the activations at every site, in one pass over the texts.
+    """Count, mean and variance (optionally covariance) of the activations at every site, in one pass over the
+    texts.
 
-    No LM head is run and the pass stops at the last site. weighting: "token" counts every token once (the mean of the low-resource
-    study), "text" counts every text once. positions: which tokens, counted from the end of the text; BOS is left out unless
-    skip_bos=False. Memory does not grow with the number of texts.
+    No LM head is run and the pass stops at the last site. weighting: "token" counts every token once (the mean
+    of the low-resource study), "text" counts every text once. positions: which tokens, counted from the end of
+    the text; BOS is left out unless skip_bos=False. Memory does not grow with the number of texts.
 
-    Raises `SteerlabError` for no texts, a text too long, a layer the model does not have, or NaN/inf activations (naming the site and a text).
+    Raises `SteerlabError` for no texts, a text too long, a layer the model does not have, or NaN/inf
+    activations (naming the site and a text).
     """
     _choice("weighting", weighting, Weighting)
     chosen = all_layers(model) if sites is None else tuple(sites)
@@ -133,7 +143,9 @@ def capture_moments(
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations on disk, memory-mapped: `values[i]` is (k d) for pooled texts; for pooling "tokens" rows `offsets[i]:offsets[i+1]` are text i."""
+    """Activations on disk, memory-mapped: `values[i]` is (k d) for pooled texts; for pooling "tokens" rows
+    `offsets[i]:offsets[i+1]` are text i.
+    """
 
     path: Path
     sites: tuple[Site, ...]
@@ -181,8 +193,8 @@ def capture_activations(
 ) -> Activations:
     """Write the activations of every text to one safetensors file and map it.
 
-    pooling "mean": mean over the chosen tokens, (n k d). "last": the last chosen token. "tokens": every chosen token, (tokens k d), text by
-    text. The file appears whole or not at all.
+    pooling "mean": mean over the chosen tokens, (n k d). "last": the last chosen token. "tokens": every chosen
+    token, (tokens k d), text by text. The file appears whole or not at all.
 
     Raises `SteerlabError` as `capture_moments` does, and for a text none of whose tokens is chosen.
     """
@@ -190,19 +202,29 @@ def capture_activations(
     _choice("dtype", dtype, FileType)
     chosen = all_layers(model) if sites is None else tuple(sites)
     if not chosen or len(set(chosen)) != len(chosen):
-        raise SteerlabError(f"{len(chosen)} sites were given, {len(set(chosen))} of them different: name at least one site, each once.")
+        raise SteerlabError(
+            f"{len(chosen)} sites were given, {len(set(chosen))} of them different: name at least one site, each once."
+        )
     model.check_sites(chosen)
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
     counts = np.zeros(len(texts), dtype=np.int64)
     for i in range(len(texts)):
         counts[i] = int(picked.batch([i], model.pad_id)[1].sum())
         if counts[i] == 0:
-            raise SteerlabError(f"no token of the text {texts[i][:60]!r} is at positions {picked.positions}: choose other positions.")
+            raise SteerlabError(
+                f"no token of the text {texts[i][:60]!r} is at positions {picked.positions}: choose other positions."
+            )
     widths = counts if pooling == "tokens" else np.ones_like(counts)
     offsets = np.concatenate([[0], np.cumsum(widths)])
     shape = (int(offsets[-1]), len(chosen), model.d_model)
     limit = float(np.finfo(dtype).max)
-    record = {"sites": [list(s) for s in chosen], "offsets": offsets.tolist(), "pooling": pooling, "model": model.name, "revision": model.revision}
+    record = {
+        "sites": [list(s) for s in chosen],
+        "offsets": offsets.tolist(),
+        "pooling": pooling,
+        "model": model.name,
+        "revision": model.revision,
+    }
 
     def fill(values: np.ndarray) -> None:
         for members, batch, mask in _passes(model, picked, token_budget, progress, "activations"):
@@ -225,12 +247,21 @@ def capture_activations(
     return Activations.open(path)
 
 
-def write_mapped(path: Path, shape: tuple[int, ...], dtype: str, record: Mapping[str, object], fill: Callable[[np.ndarray], None]) -> None:
+def write_mapped(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    record: Mapping[str, object],
+    fill: Callable[[np.ndarray], None],
+) -> None:
     """Write one safetensors file with the tensor "activations" through a memory map, then rename it into place."""
     code, item = {"float32": ("F32", 4), "float16": ("F16", 2)}[dtype]
     size = int(np.prod(shape)) * item
     header = json.dumps(
-        {"__metadata__": {"steerlab": json.dumps(dict(record))}, "activations": {"dtype": code, "shape": list(shape), "data_offsets": [0, size]}}
+        {
+            "__metadata__": {"steerlab": json.dumps(dict(record))},
+            "activations": {"dtype": code, "shape": list(shape), "data_offsets": [0, size]},
+        }
     ).encode()
     header += b" " * (-len(header) % 8)
     temporary = path.with_name(path.name + ".part")
@@ -248,7 +279,9 @@ def write_mapped(path: Path, shape: tuple[int, ...], dtype: str, record: Mapping
         values.flush()
         os.replace(temporary, path)
     except OSError as error:
-        raise SteerlabError(f"{path} could not be written ({error.strerror}): choose a folder you may write to, with enough space.") from error
+        raise SteerlabError(
+            f"{path} could not be written ({error.strerror}): choose a folder you may write to, with enough space."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -262,9 +295,16 @@ def texts_digest(texts: Sequence[str]) -> str:
 
 
 def provenance(
-    model: TracedModel, data: Mapping[str, Sequence[str]], method: str = "", positions: str = "all", weighting: str = "token", seed: int | None = None
+    model: TracedModel,
+    data: Mapping[str, Sequence[str]],
+    method: str = "",
+    positions: str = "all",
+    weighting: str = "token",
+    seed: int | None = None,
 ) -> Provenance:
-    """The record that travels with a vector fitted on this model: model, tokenizer, template, data hashes, method, versions."""
+    """The record that travels with a vector fitted on this model: model, tokenizer, template, data hashes,
+    method, versions.
+    """
     vocabulary = json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()
     versions = tuple((name, importlib.metadata.version(name)) for name in ("torch", "transformers", "nnsight"))
     return Provenance(

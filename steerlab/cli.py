@@ -1,4 +1,6 @@
-"""The `steerlab` command. Each command says what it does and shows an example; bad input is one sentence and exit code 2."""
+"""The `steerlab` command. Each command says what it does and shows an example; bad input is one sentence and
+exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from steerlab.errors import SteerlabError
 
@@ -21,14 +23,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-vectors_app = typer.Typer(help="Fit steering vectors and look into saved ones.", no_args_is_help=True, rich_markup_mode="markdown")
+vectors_app = typer.Typer(
+    help="Fit steering vectors and look into saved ones.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(vectors_app, name="vectors")
 console = Console()
+TOPIC = ["topic"]
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Hub id, local folder, or polyglot-mini (ships with the package).")]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Hub id, local folder, or polyglot-mini (ships with the package)."),
+]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto; default: the GPU if there is one.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of data sets; default: the environment variable STEERLAB_DATA.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of data sets; default: the environment variable STEERLAB_DATA."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all sampling; the same seed writes the same texts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
@@ -56,7 +67,12 @@ def models(as_json: AsJson = False) -> None:
     from steerlab.loading import TESTED, bundled_facts
 
     facts = bundled_facts()
-    rows = [{"model": "polyglot-mini", "what": f"bundled: {facts['parameters'] / 1e6:.2f}M parameters, {facts['layers']} layers, 12 languages"}]
+    rows = [
+        {
+            "model": "polyglot-mini",
+            "what": f"bundled: {facts['parameters'] / 1e6:.2f}M parameters, {facts['layers']} layers, 12 languages",
+        }
+    ]
     rows += [{"model": name, "what": "any checkpoint of this architecture, by hub id or folder"} for name in TESTED]
     show(rows, "Models", as_json)
 
@@ -64,14 +80,26 @@ def models(as_json: AsJson = False) -> None:
 @vectors_app.command("fit")
 def vectors_fit(
     out: Annotated[Path, typer.Option(help="Folder the vectors are saved in.")],
-    texts: Annotated[list[str], typer.Option("--texts", "-t", help="NAME=FILE (.txt, .csv, .tsv, .jsonl), once per language or side.")],
-    kind: Annotated[str, typer.Option(help="language: every NAME against the others; contrast or quality: NAMEs positive and negative.")] = "language",
+    texts: Annotated[
+        list[str],
+        typer.Option("--texts", "-t", help="NAME=FILE (.txt, .csv, .tsv, .jsonl), once per language or side."),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(help="language: every NAME against the others; contrast or quality: NAMEs positive and negative."),
+    ] = "language",
     name: Annotated[str, typer.Option(help="Name of a contrast vector.")] = "contrast",
     model: Model = "polyglot-mini",
     column: Annotated[str, typer.Option(help="Column with the text in csv, tsv and jsonl files.")] = "text",
-    positions: Annotated[str, typer.Option(help="all, last_prompt, last:K, or START:STOP from the end of the text.")] = "all",
-    weighting: Annotated[str, typer.Option(help="token: every token counts once; text: every text counts once.")] = "token",
-    surface: Annotated[bool, typer.Option(help="Quality: strip quotes, spacing and first-letter case from both sides first.")] = True,
+    positions: Annotated[
+        str, typer.Option(help="all, last_prompt, last:K, or START:STOP from the end of the text.")
+    ] = "all",
+    weighting: Annotated[
+        str, typer.Option(help="token: every token counts once; text: every text counts once.")
+    ] = "token",
+    surface: Annotated[
+        bool, typer.Option(help="Quality: strip quotes, spacing and first-letter case from both sides first.")
+    ] = True,
     dtype: Dtype = "float32",
     device: Device = None,
     quiet: Quiet = False,
@@ -82,85 +110,65 @@ def vectors_fit(
 
     `steerlab vectors fit -t jv=jv.txt -t su=su.txt -t id=id.txt --out vectors/`
 
-    `steerlab vectors fit --kind quality -t positive=human.txt -t negative=translated.txt --name quality-sl --out vectors/`
+    `steerlab vectors fit --kind quality -t positive=human.txt -t negative=translated.txt --name quality-sl
+    --out vectors/`
     """
-    from steerlab.data import read_texts
-    from steerlab.fitting import fit_contrast_vector, fit_language_vectors
-    from steerlab.loading import load
-    from steerlab.vectorset import save_set
+    from steerlab.commands import vectors as command
 
-    sides: dict[str, list[str]] = {}
-    for given in texts:
-        label, equals, path = given.partition("=")
-        if not equals or not label or label in sides:
-            raise SteerlabError(f"--texts {given!r} is not NAME=FILE with a NAME of its own: write, say, --texts jv=jv.txt.")
-        sides[label] = list(read_texts(path, column))
-    if weighting not in ("token", "text"):
-        raise SteerlabError(f"weighting {weighting!r} is not known: give 'token' or 'text'.")
-    if kind != "language" and set(sides) != {"positive", "negative"}:
-        raise SteerlabError(f"kind {kind!r} was given texts named {sorted(sides)}: name them positive and negative.")
-    traced = load(model, dtype=dtype, device=device)
-    if kind == "language":
-        found = fit_language_vectors(traced, {"texts": sides}, positions=positions, weighting=weighting, progress=not quiet)  # type: ignore[arg-type]
-        vectors = {v.name: v for v in found.values()}
-    else:
-        vector = fit_contrast_vector(
-            traced, sides["positive"], sides["negative"], name=name, kind=kind, surface=surface, positions=positions,
-            weighting=weighting, progress=not quiet,  # type: ignore[arg-type]
-        )  # fmt: skip
-        vectors = {name: vector}
-    save_set(vectors, out)
-    console.print(f"{len(vectors)} vectors over {traced.n_layers} layers of {traced.name} in {out}; look at them with: steerlab vectors show {out}")
+    options = command.FitOptions(model, kind, name, column, positions, weighting, surface, dtype, device)
+    console.print(command.fit(texts, out, options, not quiet))
 
 
 @vectors_app.command("show")
 def vectors_show(
-    where: Annotated[Path | None, typer.Argument(help="A vector file or a folder of them; default: the bundled vectors.")] = None,
+    where: Annotated[
+        Path | None, typer.Argument(help="A vector file or a folder of them; default: the bundled vectors.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show norms, counts and provenance of saved vectors.
 
     Example: `steerlab vectors show`
     """
-    from steerlab.bundled.vectors import bundled_vectors
-    from steerlab.vectors import SteeringVector
-    from steerlab.vectorset import load_set
+    from steerlab.commands import vectors as command
 
-    found = bundled_vectors() if where is None else {where.stem: SteeringVector.load(where)} if where.is_file() else load_set(where)
-    rows = [
-        {
-            "vector": name,
-            "model": v.provenance.model,
-            "method": v.provenance.method,
-            "stream": v.stream,
-            "layers": len(v.layers),
-            "tokens": f"{v.counts[0]:.0f} / {v.counts[1]:.0f}",
-            "norm / residual norm by layer": " ".join(f"{a / b:.2f}" for a, b in zip(v.raw_norm.tolist(), v.residual_norm.tolist(), strict=True)),
-        }
-        for name, v in found.items()
-    ]
-    show(rows, "Vectors", as_json)
+    show(command.facts(where), "Vectors", as_json)
 
 
 @app.command()
 def synthesize(
     out: Annotated[Path, typer.Option(help="Run folder; give the same one again to continue after an interruption.")],
     language: Annotated[list[str], typer.Option("--language", "-l", help="Language code; repeat for several.")],
-    tasks: Annotated[list[str], typer.Option("--task", help="topic or sentiment; repeat for both.")] = ["topic"],  # noqa: B006  typer reads it once
+    tasks: Annotated[list[str], typer.Option("--task", help="topic or sentiment; repeat for both.")] = TOPIC,
     per_label: Annotated[int, typer.Option("-n", "--per-label", help="Samples per label.")] = 20,
-    vector: Annotated[str, typer.Option("--vector", "-v", help="none, language, quality, random, or a vector file.")] = "none",
-    layer: Annotated[int | None, typer.Option(help="Layer to steer at; default: the recommended one, else a quarter of the depth.")] = None,
+    vector: Annotated[
+        str, typer.Option("--vector", "-v", help="none, language, quality, random, or a vector file.")
+    ] = "none",
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Layer to steer at; default: the recommended one, else a quarter of the depth."),
+    ] = None,
     strength: Annotated[float | None, typer.Option(help="Strength; see --unit.")] = None,
-    unit: Annotated[str, typer.Option(help="residual: fraction of the layer's mean residual norm; raw: units of the unit vector.")] = "residual",
+    unit: Annotated[
+        str,
+        typer.Option(help="residual: fraction of the layer's mean residual norm; raw: units of the unit vector."),
+    ] = "residual",
     prompt: Annotated[str, typer.Option(help="Language the prompt names: target, none or english.")] = "target",
     shots: Annotated[int, typer.Option(help="Few-shot examples per prompt (0 = zero-shot).")] = 0,
-    source: Annotated[str, typer.Option(help="Human texts to test on: a data set, or 'sample' (bundled, no download). Default: sample, or --data.")] = "",
+    source: Annotated[
+        str,
+        typer.Option(
+            help="Human texts to test on: a data set, or 'sample' (bundled, no download). Default: sample, or --data."
+        ),
+    ] = "",
     model: Model = "polyglot-mini",
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus mass.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 128,
     greedy: Annotated[bool, typer.Option(help="Most likely token instead of sampling.")] = False,
-    batch_rows: Annotated[int, typer.Option(help="Texts written at a time; does not change the samples beyond rounding.")] = 64,
+    batch_rows: Annotated[
+        int, typer.Option(help="Texts written at a time; does not change the samples beyond rounding.")
+    ] = 64,
     seed: Seed = 0,
     data: Data = None,
     dtype: Dtype = "float32",
@@ -168,7 +176,8 @@ def synthesize(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a labelled data set, unsteered or steered, and judge it. Killed and started again, it continues and ends with the same bytes.
+    """Write a labelled data set, unsteered or steered, and judge it. Killed and started again, it continues and
+    ends with the same bytes.
 
     Examples:
 
@@ -182,7 +191,15 @@ def synthesize(
 
     settings = Settings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, greedy=greedy, seed=seed)
     config = SynthesisConfig(
-        tuple(language), tuple(tasks), model, per_label, prompt, shots, source or command.default_source(data), settings, batch_rows=batch_rows
+        tuple(language),
+        tuple(tasks),
+        model,
+        per_label,
+        prompt,
+        shots,
+        source or command.default_source(data),
+        settings,
+        batch_rows=batch_rows,
     )
     rows = command.run(config, out, command.Steering(vector, layer, strength, unit), data, dtype, device, not quiet)
     show(rows, f"{out}", as_json)
@@ -190,14 +207,22 @@ def synthesize(
 
 @app.command()
 def evaluate(
-    where: Annotated[Path, typer.Argument(help="A run folder, or a .jsonl with language, task, condition, label and text.")],
-    source: Annotated[str, typer.Option(help="Human texts to test on; 'sample' needs no download. Default: sample, or --data.")] = "",
+    where: Annotated[
+        Path, typer.Argument(help="A run folder, or a .jsonl with language, task, condition, label and text.")
+    ],
+    source: Annotated[
+        str,
+        typer.Option(help="Human texts to test on; 'sample' needs no download. Default: sample, or --data."),
+    ] = "",
     seeds: Annotated[int, typer.Option(help="Classifier seeds.")] = 10,
-    model: Annotated[str, typer.Option("--model", "-m", help="Model for perplexity and embeddings; none leaves them out.")] = "polyglot-mini",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model for perplexity and embeddings; none leaves them out.")
+    ] = "polyglot-mini",
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a data set: target-language share, diversity, repetition, faithfulness, and macro-F1 of a classifier trained on it.
+    """Measure a data set: target-language share, diversity, repetition, faithfulness, and macro-F1 of a
+    classifier trained on it.
 
     Example: `steerlab evaluate runs/steered --data ~/data`
     """
@@ -214,8 +239,8 @@ def demo(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """The main job in minutes, offline: topic and sentiment data in Amharic, Javanese and Sundanese, unsteered, language-steered and
-    quality-steered, measured and drawn.
+    """The main job in minutes, offline: topic and sentiment data in Amharic, Javanese and Sundanese, unsteered,
+    language-steered and quality-steered, measured and drawn.
 
     Example: `steerlab demo --out runs/demo`
     """
@@ -228,18 +253,21 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: one sentence for bad input (exit code 2), no traceback; an interruption says how to continue (130)."""
+    """Entry point: one sentence for bad input (exit code 2), no traceback; an interruption says how to continue
+    (130).
+    """
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except SteerlabError as error:
         print(f"steerlab: {error}", file=sys.stderr)
         sys.exit(2)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except TyperException as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)
         sys.exit(130)
 

@@ -1,9 +1,9 @@
 """A plan as tensors, ready to edit activations: `CompiledPlan.edit(site, h, context)`.
 
-Per site the plan is a list of groups applied in order. Consecutive `add`s of a row with the same positions and no gate are
-one `Shift`: one broadcast addition, with -0.0 (the neutral element of float addition: h + -0.0 is bitwise h) in rows that
-have none. Everything else is an `Act` on a subset of rows. Both compute a row from that row alone, so a row of a mixed
-batch gets the same bits as the same row alone.
+Per site the plan is a list of groups applied in order. Consecutive `add`s of a row with the same positions and
+no gate are one `Shift`: one broadcast addition, with -0.0 (the neutral element of float addition: h + -0.0 is
+bitwise h) in rows that have none. Everything else is an `Act` on a subset of rows. Both compute a row from that
+row alone, so a row of a mixed batch gets the same bits as the same row alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Part(NamedTuple):
 class TokenContext:
     """What the positions of one chunk are. Made once per forward pass and shared by all its sites.
 
-    `relative` "b s": position counted from the end of the row's own prompt (0 = first generated token). `ids` "b s": token
-    ids. `real` "b s": False on padding. Masks are computed once per kind of positions and kept.
+    `relative` "b s": position counted from the end of the row's own prompt (0 = first generated token). `ids`
+    "b s": token ids. `real` "b s": False on padding. Masks are computed once per kind of positions and kept.
     """
 
     relative: Int[Tensor, "b s"]
@@ -85,7 +85,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class Act:
-    """An operator on the rows `rows` "m" of the batch, with `v` "m 1 d" and `strength`, `target` "m 1 1" in float32."""
+    """An operator on the rows `rows` "m" of the batch, with `v` "m 1 d" and `strength`, `target` "m 1 1" in
+    float32.
+    """
 
     operator: str
     positions: Positions
@@ -139,9 +141,11 @@ class CompiledPlan:
         return tuple(self.groups)
 
     def edit(self, site: Site, h: Float[Tensor, "b s d"], context: TokenContext) -> Float[Tensor, "b s d"]:
-        """`h` after the interventions at `site`; `h` itself is not written to, and is returned where nothing applies.
+        """`h` after the interventions at `site`; `h` itself is not written to, and is returned where nothing
+        applies.
 
-        Padding and rows without an intervention are bitwise those of `h`. A site the plan does not have is left alone.
+        Padding and rows without an intervention are bitwise those of `h`. A site the plan does not have is left
+        alone.
         """
         if len(h) != self.n_rows:
             raise SteerlabError(
@@ -152,7 +156,9 @@ class CompiledPlan:
         return h
 
     def select(self, index: Int[Tensor, "m"]) -> CompiledPlan:
-        """The plan of these rows, in this order, as when finished rows leave the batch. Sites left without a group go."""
+        """The plan of these rows, in this order, as when finished rows leave the batch. Sites left without a
+        group go.
+        """
         kept = {site: [group.select(index) for group in groups] for site, groups in self.groups.items()}
         groups = {site: tuple(g for g in some if g is not None) for site, some in kept.items()}
         return CompiledPlan({site: some for site, some in groups.items() if some}, len(index))
@@ -165,7 +171,9 @@ def build(
     dtype: torch.dtype,
     device: torch.device,
 ) -> CompiledPlan:
-    """Group the parts of every site; `rows[site][i]` are the parts of batch row i, in order. Strength 0 is dropped."""
+    """Group the parts of every site; `rows[site][i]` are the parts of batch row i, in order. Strength 0 is
+    dropped.
+    """
     groups: dict[Site, tuple[Shift | Act, ...]] = {}
     for site, parts in rows.items():
         steps = [_merge(row) for row in parts]

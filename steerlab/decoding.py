@@ -1,7 +1,7 @@
 """The decode loop: cached, batched, greedy in its forwards and indifferent to who watches them.
 
-It drives a Hugging Face causal LM and knows neither nnsight nor plans: a `Chunk` says, before every forward, what its positions mean, and
-whoever edits the residual stream reads it.
+It drives a Hugging Face causal LM and knows neither nnsight nor plans: a `Chunk` says, before every forward,
+what its positions mean, and whoever edits the residual stream reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Finished = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Chunk:
-    """What the current forward holds: the meaning of its positions, and which rows of the original batch are still in it."""
+    """What the current forward holds: the meaning of its positions, and which rows of the original batch are
+    still in it.
+    """
 
     context: TokenContext
     rows: Int[Tensor, " b"]
@@ -35,7 +37,9 @@ class Chunk:
 
 @dataclass
 class Decoded:
-    """Generated tokens (b n), cut per row: `tokens[i, :lengths[i]]`; `ended[i]` is False where the token limit stopped the row."""
+    """Generated tokens (b n), cut per row: `tokens[i, :lengths[i]]`; `ended[i]` is False where the token limit
+    stopped the row.
+    """
 
     tokens: Int[Tensor, "b n"]
     lengths: Int[Tensor, " b"]
@@ -49,12 +53,28 @@ class Decoded:
 
 
 class DecodeLoop:
-    """One run of the loop. Rows that have finished leave the batch once at least half of it is done, so the tail is not paid for."""
+    """One run of the loop. Rows that have finished leave the batch once at least half of it is done, so the
+    tail is not paid for.
+    """
 
     def __init__(
-        self, model: Any, batch: Batch, pick: Pick, finished: Finished, max_new_tokens: int, on_retire: Callable[[Tensor], None], retire: bool = True
+        self,
+        model: Any,
+        batch: Batch,
+        pick: Pick,
+        finished: Finished,
+        max_new_tokens: int,
+        on_retire: Callable[[Tensor], None],
+        retire: bool = True,
     ) -> None:
-        self.model, self.pick, self.finished, self.max_new_tokens, self.on_retire, self.retire = model, pick, finished, max_new_tokens, on_retire, retire
+        self.model, self.pick, self.finished, self.max_new_tokens, self.on_retire, self.retire = (
+            model,
+            pick,
+            finished,
+            max_new_tokens,
+            on_retire,
+            retire,
+        )
         n = len(batch)
         device = batch.input_ids.device
         self.batch = batch
@@ -73,7 +93,12 @@ class DecodeLoop:
         relative = batch.relative[:, -1:]
         for step in range(self.max_new_tokens):
             out = self.model(
-                input_ids=current, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+                input_ids=current,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
             )
             logits: Float[Tensor, "b v"] = out.logits[:, -1]
             self.steps, self.row_steps = step + 1, self.row_steps + len(chunk.rows)
@@ -88,7 +113,9 @@ class DecodeLoop:
             if self.retire and 2 * int(done.sum()) >= len(done):
                 keep = (~done).nonzero()[:, 0]
                 cache.batch_select_indices(keep)
-                history, mask, position, relative, current = (x[keep] for x in (history, mask, position, relative, current))
+                history, mask, position, relative, current = (
+                    x[keep] for x in (history, mask, position, relative, current)
+                )
                 chunk.rows = chunk.rows[keep]
                 self.on_retire(keep)
             chunk.context = TokenContext(relative, current, torch.ones_like(current, dtype=torch.bool))
@@ -96,7 +123,9 @@ class DecodeLoop:
         return Decoded(self.tokens[:, : max(self.steps, 1)], self.lengths, self.ended, self.steps, self.row_steps)
 
     def _record(self, chosen: Tensor, step: int) -> None:
-        """Keep the token of every row that is still writing. Rows that are done but not yet retired decode into the void."""
+        """Keep the token of every row that is still writing. Rows that are done but not yet retired decode into
+        the void.
+        """
         rows = self.chunk.rows[~self.ended[self.chunk.rows]]
         self.tokens[rows, step] = chosen[~self.ended[self.chunk.rows]]
         self.lengths[rows] = step + 1

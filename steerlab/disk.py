@@ -1,4 +1,6 @@
-"""Writing that is whole or not there: atomic replacement, appending at a known place, and the disk's complaints as sentences."""
+"""Writing that is whole or not there: atomic replacement, appending at a known place, and the disk's complaints
+as sentences.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def append_at(path: Path, at: int, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put `data` in place of the file's content: a reader, and a kill or power cut, sees the old content or the new, never a part."""
+    """Put `data` in place of the file's content: a reader, and a kill or power cut, sees the old content or the
+    new, never a part.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.tmp")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -99,13 +103,13 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            message = (
-                f"no space is left to write {path}: free some and repeat the command, the rest is intact."
-            )
+            message = f"no space is left to write {path}: free some and repeat the command, the rest is intact."
         elif error.errno in _DENIED:
             message = f"{path} cannot be written ({error.strerror}): change its permissions, or give another folder."
         elif error.errno in _IN_THE_WAY:
             message = f"{path} cannot be a run folder because a file stands in the way: give another folder."
         else:
-            message = f"{path} cannot be used ({error.strerror}): repair that and repeat the command, the rest is intact."
+            message = (
+                f"{path} cannot be used ({error.strerror}): repair that and repeat the command, the rest is intact."
+            )
         raise SteerlabError(message) from error

@@ -1,7 +1,7 @@
 """Directions from statistics of activations: one function per estimator, each returning a `SteeringVector`.
 
-Every estimator but the difference of means finds a direction whose own length means nothing. So that raw norms compare, the
-raw norm is always how far apart the two means lie along the direction, in activation units.
+Every estimator but the difference of means finds a direction whose own length means nothing. So that raw norms
+compare, the raw norm is always how far apart the two means lie along the direction, in activation units.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def difference_of_means(
 ) -> SteeringVector:
     """Per layer mean(positive) - mean(negative). Means weigh tokens or texts as they were captured.
 
-    The residual norm is that of both sides together. Raises `SteerlabError` when the sides differ in layers or width, or naming
-    a layer where the means are equal. Source: Marks and Tegmark 2023 (arXiv 2310.06824), "mass mean".
+    The residual norm is that of both sides together. Raises `SteerlabError` when the sides differ in layers or
+    width, or naming a layer where the means are equal. Source: Marks and Tegmark 2023 (arXiv 2310.06824), "mass
+    mean".
     """
     positive, negative = positive.stream(stream), negative.stream(stream)
     _same_shape(name, positive, negative)
@@ -58,7 +59,9 @@ def quality_vector(
     stream: Stream = "resid_post",
     provenance: Provenance | None = None,
 ) -> SteeringVector:
-    """Per layer mean(human) - mean(degraded), degraded being back-translated or corrupted text (Cegin et al., arXiv 2606.18389)."""
+    """Per layer mean(human) - mean(degraded), degraded being back-translated or corrupted text (Cegin et al.,
+    arXiv 2606.18389).
+    """
     return difference_of_means(
         human, degraded, name=name, stream=stream, provenance=provenance, method="quality_vector"
     )
@@ -67,16 +70,15 @@ def quality_vector(
 def language_vectors(
     means: Mapping[str, Moments], *, stream: Stream = "resid_post", provenance: Provenance | None = None
 ) -> dict[str, SteeringVector]:
-    """For every language, per layer, its mean minus the plain mean of the other languages' means (arXiv 2606.18389).
+    """For every language, per layer, its mean minus the plain mean of the other languages' means (arXiv
+    2606.18389).
 
-    Each language counts once among the others, whatever its number of tokens. The residual norm is the plain mean over all
-    languages. Means captured on different corpora carry a topic: see `align_corpora`. Raises `SteerlabError` with fewer than
-    two languages.
+    Each language counts once among the others, whatever its number of tokens. The residual norm is the plain
+    mean over all languages. Means captured on different corpora carry a topic: see `align_corpora`. Raises
+    `SteerlabError` with fewer than two languages.
     """
     if len(means) < 2:
-        raise SteerlabError(
-            f"{len(means)} languages were given: a language vector needs at least one other language."
-        )
+        raise SteerlabError(f"{len(means)} languages were given: a language vector needs at least one other language.")
     chosen = {language: moments.stream(stream) for language, moments in means.items()}
     first = next(iter(chosen.values()))
     for language, moments in chosen.items():
@@ -107,10 +109,11 @@ def paired_pca(
     stream: Stream = "resid_post",
     provenance: Provenance | None = None,
 ) -> SteeringVector:
-    """Per layer the first principal component of the paired differences, its sign such that their mean projects positive.
+    """Per layer the first principal component of the paired differences, its sign such that their mean projects
+    positive.
 
-    The differences are not centred: what all pairs share is the signal. That equals PCA of the pairs in random order, as in
-    Zou et al. 2023 (arXiv 2310.01405). Row i of both sides is one pair.
+    The differences are not centred: what all pairs share is the signal. That equals PCA of the pairs in random
+    order, as in Zou et al. 2023 (arXiv 2310.01405). Row i of both sides is one pair.
     """
     if positive.shape != negative.shape or len(positive) < 2:
         raise SteerlabError(
@@ -119,9 +122,7 @@ def paired_pca(
     difference = positive.double() - negative.double()
     _finite(name, difference, layers)
     directions = torch.stack([_first_component(difference[:, row]) for row in range(difference.shape[1])])
-    return _along_means(
-        name, directions, positive, negative, layers, stream, provenance, "paired_pca", orient=True
-    )
+    return _along_means(name, directions, positive, negative, layers, stream, provenance, "paired_pca", orient=True)
 
 
 def shrinkage_lda(
@@ -133,10 +134,12 @@ def shrinkage_lda(
     stream: Stream = "resid_post",
     provenance: Provenance | None = None,
 ) -> SteeringVector:
-    """Per layer Fisher's direction S^-1 (mean(positive) - mean(negative)), S the pooled within-class covariance, shrunk.
+    """Per layer Fisher's direction S^-1 (mean(positive) - mean(negative)), S the pooled within-class
+    covariance, shrunk.
 
-    S is drawn toward its mean variance times the identity by `shrinkage` in 0 to 1, or by the oracle-approximating amount
-    (Chen, Wiesel, Eldar and Hero 2010). Raises `SteerlabError` when the moments were captured without covariance.
+    S is drawn toward its mean variance times the identity by `shrinkage` in 0 to 1, or by the
+    oracle-approximating amount (Chen, Wiesel, Eldar and Hero 2010). Raises `SteerlabError` when the moments
+    were captured without covariance.
     """
     positive, negative = positive.stream(stream), negative.stream(stream)
     _same_shape(name, positive, negative)
@@ -161,9 +164,7 @@ def shrinkage_lda(
         rows.append(solution)
     directions = torch.stack(rows)
     method = f"shrinkage_lda({shrinkage})"
-    base = difference_of_means(
-        positive, negative, name=name, stream=stream, provenance=provenance, method=method
-    )
+    base = difference_of_means(positive, negative, name=name, stream=stream, provenance=provenance, method=method)
     unit = directions / directions.norm(dim=-1, keepdim=True)
     along = (gap * unit).sum(-1)
     return replace(base, direction=unit.float(), raw_norm=along.float())
@@ -188,7 +189,8 @@ def logistic_direction(
     stream: Stream = "resid_post",
     provenance: Provenance | None = None,
 ) -> SteeringVector:
-    """Per layer the weights of an L2-regularised logistic regression on standardised features, mapped back to raw space.
+    """Per layer the weights of an L2-regularised logistic regression on standardised features, mapped back to
+    raw space.
 
     `c` is the inverse strength of the penalty, as in scikit-learn.
     """

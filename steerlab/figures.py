@@ -1,4 +1,6 @@
-"""Tables in, figures out: the one module that draws. Every figure is written beside the table and the settings it was drawn from."""
+"""Tables in, figures out: the one module that draws. Every figure is written beside the table and the settings
+it was drawn from.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def dots(
     names: Mapping[str, str] | None = None,
     percent: bool = False,
 ) -> None:
-    """Points with intervals, one group of marks per `place`, side by side by `series`; missing values leave a gap, never a zero."""
+    """Points with intervals, one group of marks per `place`, side by side by `series`; missing values leave a
+    gap, never a zero.
+    """
     scale = 100.0 if percent else 1.0
     offsets = np.linspace(-0.3, 0.3, len(series_order)) if len(series_order) > 1 else np.zeros(1)
     for k, (name, offset) in enumerate(zip(series_order, offsets, strict=True)):
@@ -71,12 +75,28 @@ def dots(
     axes.grid(axis="x", visible=False)
 
 
-def lines(axes: Axes, table: pd.DataFrame, *, x: str, series: str, series_order: Sequence[str], names: Mapping[str, str] | None = None) -> None:
+def lines(
+    axes: Axes,
+    table: pd.DataFrame,
+    *,
+    x: str,
+    series: str,
+    series_order: Sequence[str],
+    names: Mapping[str, str] | None = None,
+) -> None:
     """A line per series over a numeric `x`, with its interval as a band."""
     for k, name in enumerate(series_order):
         own = table[table[series] == name].sort_values(x)
         colour = COLOURS[k % len(COLOURS)]
-        axes.plot(own[x], own["value"], marker=MARKERS[k % len(MARKERS)], color=colour, lw=1.5, ms=4.5, label=(names or {}).get(name, name))
+        axes.plot(
+            own[x],
+            own["value"],
+            marker=MARKERS[k % len(MARKERS)],
+            color=colour,
+            lw=1.5,
+            ms=4.5,
+            label=(names or {}).get(name, name),
+        )
         axes.fill_between(own[x], own["low"], own["high"], color=colour, alpha=0.15, lw=0)
 
 
@@ -90,7 +110,15 @@ def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: st
         for c in range(matrix.shape[1]):
             value = float(matrix.iat[r, c])
             shade = "black" if value > (low + high) / 2 else "white"
-            axes.text(c, r, "–" if np.isnan(value) else fmt.format(value), ha="center", va="center", color=shade, fontsize=8)
+            axes.text(
+                c,
+                r,
+                "–" if np.isnan(value) else fmt.format(value),
+                ha="center",
+                va="center",
+                color=shade,
+                fontsize=8,
+            )
     axes.figure.colorbar(image, ax=axes, label=label)
 
 

@@ -26,12 +26,14 @@ def fit_language_vectors(
     token_budget: int = 4096,
     progress: bool = False,
 ) -> dict[str, SteeringVector]:
-    """Language vectors from `texts[corpus][language]`: each language's mean minus the mean of the others' means, per layer.
+    """Language vectors from `texts[corpus][language]`: each language's mean minus the mean of the others'
+    means, per layer.
 
-    With several corpora the differences between them are taken out through the languages they share, so that a language vector is not a
-    topic vector (`align_corpora`).
+    With several corpora the differences between them are taken out through the languages they share, so that a
+    language vector is not a topic vector (`align_corpora`).
 
-    Raises `SteerlabError` for fewer than two languages, a corpus that shares no language with the rest, and as `capture_moments` does.
+    Raises `SteerlabError` for fewer than two languages, a corpus that shares no language with the rest, and as
+    `capture_moments` does.
     """
     means: dict[str, dict[str, Moments]] = {}
     for corpus, languages in texts.items():
@@ -62,10 +64,11 @@ def fit_contrast_vector(
     token_budget: int = 4096,
     progress: bool = False,
 ) -> SteeringVector:
-    """Mean over `positive` texts minus mean over `negative` ones, per layer; kind "quality" for human against degraded text.
+    """Mean over `positive` texts minus mean over `negative` ones, per layer; kind "quality" for human against
+    degraded text.
 
-    surface=True removes quotation marks, odd spacing and the case of the first letter from both sides first, so that the direction is
-    not typography.
+    surface=True removes quotation marks, odd spacing and the case of the first letter from both sides first, so
+    that the direction is not typography.
     """
     if kind not in ("contrast", "quality"):
         raise SteerlabError(f"kind {kind!r} is not known: give 'contrast' or 'quality'.")
@@ -77,6 +80,8 @@ def fit_contrast_vector(
         )
         for side in sides
     ]  # fmt: skip
-    record = provenance(model, {"positive": sides[0], "negative": sides[1]}, positions=str(positions), weighting=weighting)
+    record = provenance(
+        model, {"positive": sides[0], "negative": sides[1]}, positions=str(positions), weighting=weighting
+    )
     estimate = quality_vector if kind == "quality" else difference_of_means
     return estimate(moments[0], moments[1], name=name, provenance=record)

@@ -1,4 +1,6 @@
-"""Batched steered generation: requests in, samples out, each sample a function of its own key and not of its neighbours."""
+"""Batched steered generation: requests in, samples out, each sample a function of its own key and not of its
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,10 @@ from steerlab.steering import Intervention, Plan
 class Settings:
     """How text is drawn. Temperature 0.8 and top-p 0.9 are the low-resource study's.
 
-    top_k 0 and min_p 0 are off. repetition_penalty (1 = off) divides the positive logits of tokens seen in prompt or answer, as in
-    transformers; frequency_penalty (0 = off) subtracts that much per earlier occurrence in the answer. stop: strings that end an answer once
-    it has begun ("\\n" keeps one line). One `seed` for the run; each request adds its own key.
+    top_k 0 and min_p 0 are off. repetition_penalty (1 = off) divides the positive logits of tokens seen in
+    prompt or answer, as in transformers; frequency_penalty (0 = off) subtracts that much per earlier occurrence
+    in the answer. stop: strings that end an answer once it has begun ("\\n" keeps one line). One `seed` for the
+    run; each request adds its own key.
     """
 
     max_new_tokens: int = 128
@@ -51,13 +54,33 @@ class Settings:
     def __post_init__(self) -> None:
         checks = [
             (self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1"),
-            (self.temperature > 0, "temperature", self.temperature, "above 0 (use greedy=True for the most likely token)"),
+            (
+                self.temperature > 0,
+                "temperature",
+                self.temperature,
+                "above 0 (use greedy=True for the most likely token)",
+            ),
             (0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1"),
             (self.top_k >= 0, "top_k", self.top_k, "0 (off) or more"),
             (0 <= self.min_p <= 1, "min_p", self.min_p, "between 0 and 1"),
-            (self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "above 0 (1 is off)"),
-            (math.isfinite(self.frequency_penalty), "frequency_penalty", self.frequency_penalty, "that is finite (0 is off)"),
-            (not isinstance(self.stop, str) and all(self.stop), "stop", repr(self.stop), "like ('\\n', 'END'), strings that are not empty"),
+            (
+                self.repetition_penalty > 0,
+                "repetition_penalty",
+                self.repetition_penalty,
+                "above 0 (1 is off)",
+            ),
+            (
+                math.isfinite(self.frequency_penalty),
+                "frequency_penalty",
+                self.frequency_penalty,
+                "that is finite (0 is off)",
+            ),
+            (
+                not isinstance(self.stop, str) and all(self.stop),
+                "stop",
+                repr(self.stop),
+                "like ('\\n', 'END'), strings that are not empty",
+            ),
         ]
         for good, name, given, want in checks:
             if not good:
@@ -70,7 +93,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to write. `key` names the sample: two requests with one key share their sampling noise (common random numbers)."""
+    """One answer to write. `key` names the sample: two requests with one key share their sampling noise (common
+    random numbers).
+    """
 
     prompt: str
     key: tuple[str | int, ...]
@@ -99,7 +124,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Picker:
-    """Next token of every row: transformers' processors, then argmax or keyed Gumbel noise. Knows which rows it is given."""
+    """Next token of every row: transformers' processors, then argmax or keyed Gumbel noise. Knows which rows it
+    is given.
+    """
 
     settings: Settings
     processors: LogitsProcessorList
@@ -154,7 +181,9 @@ class Stopper:
         self.suspect = torch.zeros(size, dtype=torch.bool, device=model.device)
         ends = tuple(s[-1] for s in self.stop)
         if ends:
-            texts = model.tokenizer.batch_decode([[i] for i in range(min(size, len(model.tokenizer)))], clean_up_tokenization_spaces=False)
+            texts = model.tokenizer.batch_decode(
+                [[i] for i in range(min(size, len(model.tokenizer)))], clean_up_tokenization_spaces=False
+            )
             flags = [any(e in text for e in ends) or "\ufffd" in text for text in texts]
             self.suspect[: len(flags)] = torch.tensor(flags)
 
@@ -186,8 +215,11 @@ def cut(text: str, stop: Sequence[str]) -> str:
     return text
 
 
-def plan_requests(model: TracedModel, requests: Sequence[Request], batch_rows: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Token rows of the requests, and the batches: a function of the requests alone, so that resumed and sharded runs repeat them bit for bit.
+def plan_requests(
+    model: TracedModel, requests: Sequence[Request], batch_rows: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token rows of the requests, and the batches: a function of the requests alone, so that resumed and
+    sharded runs repeat them bit for bit.
 
     Raises `SteerlabError` for batch_rows below 1, and for an empty prompt.
     """
@@ -214,7 +246,9 @@ def generate_batches(
     progress: bool = False,
     counter: Progress | None = None,
 ) -> Iterator[tuple[int, list[int], list[Sample]]]:
-    """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run) are left out."""
+    """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run)
+    are left out.
+    """
     if not requests:
         return
     rows, batches = plan_requests(model, requests, batch_rows)
@@ -224,7 +258,9 @@ def generate_batches(
         for number, members in enumerate(batches):
             if number not in skip:
                 began = time.perf_counter()
-                samples = _one_batch(model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper)
+                samples = _one_batch(
+                    model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper
+                )
                 count.seconds += time.perf_counter() - began
                 count.tokens += sum(len(s.tokens) for s in samples)
                 count.batches += 1
@@ -233,7 +269,13 @@ def generate_batches(
             bar.update(len(members))
 
 
-def _one_batch(model: TracedModel, requests: Sequence[Request], rows: Sequence[Sequence[int]], settings: Settings, stopper: Stopper) -> list[Sample]:
+def _one_batch(
+    model: TracedModel,
+    requests: Sequence[Request],
+    rows: Sequence[Sequence[int]],
+    settings: Settings,
+    stopper: Stopper,
+) -> list[Sample]:
     batch = left_pad(rows, model.pad_id).to(model.device)
     keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)
     picker = Picker(settings, processors(settings), keys, batch)
@@ -248,15 +290,23 @@ def _one_batch(model: TracedModel, requests: Sequence[Request], rows: Sequence[S
 
 
 def generate(
-    model: TracedModel, requests: Sequence[Request], settings: Settings | None = None, *, batch_rows: int = 32, progress: bool = False
+    model: TracedModel,
+    requests: Sequence[Request],
+    settings: Settings | None = None,
+    *,
+    batch_rows: int = 32,
+    progress: bool = False,
 ) -> list[Sample]:
-    """Write every request, in order. Float32 rounding aside, a sample depends on its request, its key and the seed only.
+    """Write every request, in order. Float32 rounding aside, a sample depends on its request, its key and the
+    seed only.
 
-    Raises `SteerlabError` where a prompt and `max_new_tokens` cannot fit the context, and for an intervention the model cannot take.
+    Raises `SteerlabError` where a prompt and `max_new_tokens` cannot fit the context, and for an intervention
+    the model cannot take.
     """
     found: list[Sample | None] = [None] * len(requests)
-    for _, members, samples in generate_batches(model, requests, settings or Settings(), batch_rows=batch_rows, progress=progress):
+    for _, members, samples in generate_batches(
+        model, requests, settings or Settings(), batch_rows=batch_rows, progress=progress
+    ):
         for i, s in zip(members, samples, strict=True):
             found[i] = s
     return [s for s in found if s is not None]
-

@@ -29,12 +29,13 @@ _SPACE = "\u2581"  # how sentencepiece writes a space inside a piece
 def from_llama2c(checkpoint: Path, tokenizer: Path, out: Path) -> Path:
     """Convert a llama2.c v0 checkpoint and its tokenizer into a Hugging Face Llama folder at `out`; returns `out`.
 
-    The folder holds config.json, generation_config.json, model.safetensors (float32), tokenizer.json and tokenizer_config.json. Logits
-    and token ids are those of llama2.c, and BOS and EOS both end a text, as there. Rows of q and k are reordered: llama2.c
-    rotates neighbouring pairs (Su et al., "RoFormer", arXiv:2104.09864), transformers rotates halves.
+    The folder holds config.json, generation_config.json, model.safetensors (float32), tokenizer.json and
+    tokenizer_config.json. Logits and token ids are those of llama2.c, and BOS and EOS both end a text, as
+    there. Rows of q and k are reordered: llama2.c rotates neighbouring pairs (Su et al., "RoFormer",
+    arXiv:2104.09864), transformers rotates halves.
 
-    Raises `SteerlabError` where a file is missing, truncated or of another format, where the two do not belong together, and
-    where `out` cannot be written; config.json is written last, so a folder that has it is whole.
+    Raises `SteerlabError` where a file is missing, truncated or of another format, where the two do not belong
+    together, and where `out` cannot be written; config.json is written last, so a folder that has it is whole.
     """
     shape, weights = _read_checkpoint(Path(checkpoint))
     pieces, scores = _read_tokenizer(Path(tokenizer), shape.vocab)
@@ -133,7 +134,9 @@ def _read_checkpoint(path: Path) -> tuple[_Shape, dict[str, Tensor]]:
 
 
 def _check_rope(path: Path, shape: _Shape, cosines: np.ndarray, sines: np.ndarray) -> None:
-    """The stored tables are what transformers will compute; a checkpoint with another base would only seem to work."""
+    """The stored tables are what transformers will compute; a checkpoint with another base would only seem to
+    work.
+    """
     angle = np.outer(np.arange(shape.positions), _ROPE_BASE ** (-np.arange(0, shape.head, 2) / shape.head))
     gap = max(float(np.abs(cosines - np.cos(angle)).max()), float(np.abs(sines - np.sin(angle)).max()))
     if gap > 0.01:
@@ -216,26 +219,22 @@ def _read_tokenizer(path: Path, vocab: int) -> tuple[list[str], list[float]]:
         )
     pieces = ["<unk>", "<s>", "</s>", *(piece.replace(" ", _SPACE) for piece in pieces[_BYTES:])]
     if len(set(pieces)) != len(pieces):
-        raise SteerlabError(
-            f"{foreign} (a piece occurs twice): give the tok*.bin that belongs to the checkpoint."
-        )
+        raise SteerlabError(f"{foreign} (a piece occurs twice): give the tok*.bin that belongs to the checkpoint.")
     return pieces, scores
 
 
 def _tokenizer(pieces: list[str], scores: list[float]) -> Tokenizer:
-    """Byte-pair encoding with byte fallback, joining first what makes the piece with the best score, as llama2.c does."""
+    """Byte-pair encoding with byte fallback, joining first what makes the piece with the best score, as
+    llama2.c does.
+    """
     ids = {piece: number for number, piece in enumerate(pieces)}
     ranked = sorted(range(_BYTES + 256, len(pieces)), key=lambda number: (-scores[number], number))
     merges = []
     for piece in (pieces[number] for number in ranked):
         halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
         merges += [(left, right) for left, right in halves if left in ids and right in ids]
-    made = Tokenizer(
-        models.BPE(vocab=ids, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    made.add_special_tokens(
-        [AddedToken(name, special=True, normalized=False) for name in ("<unk>", "<s>", "</s>")]
-    )
+    made = Tokenizer(models.BPE(vocab=ids, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in ("<unk>", "<s>", "</s>")])
     made.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
     made.decoder = decoders.Sequence(
         [
@@ -255,9 +254,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SteerlabError(
-            f"{path} cannot be read ({error.strerror}): give the path of a llama2.c file."
-        ) from error
+        raise SteerlabError(f"{path} cannot be read ({error.strerror}): give the path of a llama2.c file.") from error
 
 
 def _json(value: dict[str, object]) -> bytes:

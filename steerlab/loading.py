@@ -1,4 +1,6 @@
-"""`load`: a traced model from a hub id, a local folder, or the bundled model's name; checked once, then trusted."""
+"""`load`: a traced model from a hub id, a local folder, or the bundled model's name; checked once, then
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def bundled_facts() -> dict[str, int]:
     """Parameters, layers and width of the bundled model, from its config, without loading weights."""
     config = json.loads((bundled_path() / "config.json").read_text(encoding="utf-8"))
     record = json.loads((bundled_path() / "training.json").read_text(encoding="utf-8"))
-    return {"parameters": int(record["parameters"]), "layers": int(config["num_hidden_layers"]), "width": int(config["hidden_size"])}
+    return {
+        "parameters": int(record["parameters"]),
+        "layers": int(config["num_hidden_layers"]),
+        "width": int(config["hidden_size"]),
+    }
 
 
 def load(
@@ -46,18 +52,17 @@ def load(
     revision: str | None = None,
     template: str = "auto",
     layers_path: str | None = None,
-    trust_remote_code: bool = False,
     **options: Any,
 ) -> TracedModel:
     """Load any Hugging Face causal LM: a hub id, a local folder, or "polyglot-mini", which ships with the package.
 
-    dtype: float32, bfloat16 or float16. device: "cpu", "cuda", "cuda:1" ..., "auto" spreads over what there is; None takes the GPU if
-    there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat", "plain", or a text with {prompt}. layers_path:
-    where the decoder blocks are, for a model that is not recognised. Further options go to `from_pretrained` (quantization_config,
-    attn_implementation, ...).
+    dtype: float32, bfloat16 or float16. device: "cpu", "cuda", "cuda:1" ..., "auto" spreads over what there is;
+    None takes the GPU if there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat",
+    "plain", or a text with {prompt}. layers_path: where the decoder blocks are, for a model that is not
+    recognised. Further options go to `from_pretrained` (quantization_config, attn_implementation, ...).
 
-    Raises `SteerlabError` for an unknown engine or dtype, a model that cannot be found or has no decoder blocks, and a model in which an edit
-    of the residual stream has no effect.
+    Raises `SteerlabError` for an unknown engine or dtype, a model that cannot be found or has no decoder
+    blocks, and a model in which an edit of the residual stream has no effect.
     """
     if engine != "local":
         raise SteerlabError(f"engine {engine!r} is not known: the one engine here is 'local'.")
@@ -70,16 +75,19 @@ def load(
             raise SteerlabError(f"there is no folder {name}: give the folder of a model, a hub id, or {BUNDLED!r}.")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(place)
-    common: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    common: dict[str, Any] = {"revision": revision or "main"}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         if place == "auto":
             options["device_map"] = "auto"
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **common, **options)
+        hf = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], use_safetensors=True, **common, **options
+        )
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise SteerlabError(
-            f"the model {name!r} could not be loaded ({first}): give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
+            f"the model {name!r} could not be loaded ({first}): "
+            f"give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
         ) from error
     if place != "auto" and "device_map" not in options:
         hf.to(place)
@@ -87,14 +95,18 @@ def load(
 
 
 def _check_device(place: str) -> None:
-    """Raise `SteerlabError` for a device torch does not know or this machine does not have, before anything is read."""
+    """Raise `SteerlabError` for a device torch does not know or this machine does not have, before anything is
+    read.
+    """
     if place == "auto":
         return
     try:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         first = str(error).split("\n")[0].rstrip(".")
-        raise SteerlabError(f"device {place!r} cannot be used ({first}): give 'cpu', 'cuda', 'cuda:N', or 'auto'.") from error
+        raise SteerlabError(
+            f"device {place!r} cannot be used ({first}): give 'cpu', 'cuda', 'cuda:N', or 'auto'."
+        ) from error
 
 
 def wrap(
@@ -106,7 +118,9 @@ def wrap(
     template: str = "auto",
     layers_path: str | None = None,
 ) -> TracedModel:
-    """A traced model around a transformers model you already hold. Sets the tokenizer to pad on the left and checks the model once."""
+    """A traced model around a transformers model you already hold. Sets the tokenizer to pad on the left and
+    checks the model once.
+    """
     hf.eval()
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
@@ -114,11 +128,18 @@ def wrap(
     layout = find_layout(hf, layers_path)
     if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
         hf.set_attn_implementation("eager")  # SDPA leaves out Gemma-2's soft-capping without a word (about 1e-3 here)
-    ids = torch.tensor([_some_ids(hf.get_input_embeddings().weight.shape[0])], device=hf.get_input_embeddings().weight.device)
+    ids = torch.tensor(
+        [_some_ids(hf.get_input_embeddings().weight.shape[0])], device=hf.get_input_embeddings().weight.device
+    )
     layout = replace(layout, adds=adds_up(hf, layout, ids))
     known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
     model = TracedModel(
-        name or str(hf.config.name_or_path), hf, tokenizer, layout, str(known), choose_template(tokenizer, template)
+        name or str(hf.config.name_or_path),
+        hf,
+        tokenizer,
+        layout,
+        str(known),
+        choose_template(tokenizer, template),
     )
     _validate(model)
     return model
@@ -127,7 +148,11 @@ def wrap(
 def weights_digest(hf: PreTrainedModel) -> str:
     """A short hash of config and of a few rows of every weight: tells two local models of one name apart."""
     digest = hashlib.sha256()
-    config = {k: v for k, v in hf.config.to_dict().items() if not k.startswith("_") and k not in ("dtype", "transformers_version")}
+    config = {
+        k: v
+        for k, v in hf.config.to_dict().items()
+        if not k.startswith("_") and k not in ("architectures", "dtype", "transformers_version")
+    }
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for key, weight in hf.named_parameters():
         flat = weight.detach().reshape(-1)
@@ -151,7 +176,8 @@ def _validate(model: TracedModel) -> None:
     for site in sites:
         if tuple(plain[site].shape) != want:
             raise SteerlabError(
-                f"block {site.layer} of {model.name} gives a tensor of shape {tuple(plain[site].shape)}, expected (batch, sequence, width) = {want}: "
+                f"block {site.layer} of {model.name} gives a tensor of shape {tuple(plain[site].shape)}, "
+                f"expected (batch, sequence, width) = {want}: "
                 "this architecture is not supported; give layers_path=..., or open an issue with the model's name."
             )
     last = sites[-1]
@@ -159,5 +185,6 @@ def _validate(model: TracedModel) -> None:
     assert plain.logits is not None and edited.logits is not None
     if torch.equal(plain.logits, edited.logits):
         raise SteerlabError(
-            f"an edit of the residual stream at block {last.layer} of {model.name} changes nothing: the block's output is not what the next module reads."
+            f"an edit of the residual stream at block {last.layer} of {model.name} "
+            "changes nothing: the block's output is not what the next module reads."
         )

@@ -39,8 +39,8 @@ class Reading:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No autograd, and no warning when a decode ends before the step limit: rows that finish early are the normal case, and nothing
-    is lost, since tokens are kept by the decode loop and not by the trace."""
+    """No autograd, and no warning when a decode ends before the step limit: rows that finish early are the
+    normal case, and nothing is lost, since tokens are kept by the decode loop and not by the trace."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*was never reached.*")
         yield
@@ -49,14 +49,28 @@ def _quiet() -> Iterator[None]:
 class TracedModel:
     """A causal LM whose residual stream can be read and edited, one batch at a time.
 
-    The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns or raises.
-    `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain transformers model underneath.
+    The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns
+    or raises. `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain
+    transformers model underneath.
     """
 
     def __init__(
-        self, name: str, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layout: Layout, revision: str, template: Template
+        self,
+        name: str,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: Layout,
+        revision: str,
+        template: Template,
     ) -> None:
-        self.name, self.revision, self.hf, self.tokenizer, self.layout, self.template = name, revision, hf, tokenizer, layout, template
+        self.name, self.revision, self.hf, self.tokenizer, self.layout, self.template = (
+            name,
+            revision,
+            hf,
+            tokenizer,
+            layout,
+            template,
+        )
         self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
         self._blocks: Any = _walk(self.nnsight, layout.layers)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -101,23 +115,26 @@ class TracedModel:
 
     # ---- text to tokens ----------------------------------------------------------------------------------------------------
     def encode(self, texts: Sequence[str], answers: Sequence[str] | None = None, chat: bool = False) -> Batch:
-        """Left-padded batch. `chat=True` puts every text behind the model's template (with exactly one BOS); `answers` are appended as
-        already generated text, so that position 0 is their first token.
+        """Left-padded batch. `chat=True` puts every text behind the model's template (with exactly one BOS);
+        `answers` are appended as already generated text, so that position 0 is their first token.
 
-        Raises `SteerlabError` for no texts, a text without a token (an empty one, unless the tokenizer puts a BOS there), one longer
-        than the context, or another number of answers than of texts.
+        Raises `SteerlabError` for no texts, a text without a token (an empty one, unless the tokenizer puts a
+        BOS there), one longer than the context, or another number of answers than of texts.
         """
         rows = self.token_rows(texts, chat)
         lengths = [len(row) for row in rows]
         if answers is not None:
             if len(answers) != len(texts):
-                raise SteerlabError(f"{len(answers)} answers were given for {len(texts)} texts: give one answer per text.")
+                raise SteerlabError(
+                    f"{len(answers)} answers were given for {len(texts)} texts: give one answer per text."
+                )
             tails = [self.tokenizer(a, add_special_tokens=False)["input_ids"] for a in answers]
             rows = [row + list(tail) for row, tail in zip(rows, tails, strict=True)]
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self.context_length:
                 raise SteerlabError(
-                    f"a text of {len(row)} tokens ({text[:40]!r}...) does not fit the {self.context_length} positions of {self.name}: shorten it, or use fewer examples."
+                    f"a text of {len(row)} tokens ({text[:40]!r}...) does not fit "
+                    f"the {self.context_length} positions of {self.name}: shorten it, or use fewer examples."
                 )
         return left_pad(rows, self.pad_id, lengths).to(self.device)
 
@@ -137,13 +154,18 @@ class TracedModel:
 
     # ---- the verbs ---------------------------------------------------------------------------------------------------------
     def forward(
-        self, batch: Batch, read: Sequence[Site] = (), edit: Mapping[Site, Edit] | None = None, visit: Visit | None = None, logits: bool = False
+        self,
+        batch: Batch,
+        read: Sequence[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        visit: Visit | None = None,
+        logits: bool = False,
     ) -> Reading:
         """One forward pass that reads and edits the residual stream, and stops at the last site that is needed.
 
-        read: sites to return, as (b s d) tensors after any edit. visit: called with each read site instead, and nothing is kept, so that
-        memory does not grow with the number of layers. edit: site -> function from (b s d) to (b s d). logits=True runs on through
-        the LM head.
+        read: sites to return, as (b s d) tensors after any edit. visit: called with each read site instead, and
+        nothing is kept, so that memory does not grow with the number of layers. edit: site -> function from (b
+        s d) to (b s d). logits=True runs on through the LM head.
 
         Raises `SteerlabError` for a site outside the model.
         """
@@ -154,7 +176,12 @@ class TracedModel:
         found: dict[Site, Tensor] = {}
         out: list[Tensor] = []
         batch = batch.to(self.device)
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids, "use_cache": False}
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+        }
         model = self.nnsight
         with _quiet(), model.trace(**inputs) as tracer:
             for site in order:
@@ -174,12 +201,18 @@ class TracedModel:
         return Reading(found, out[0] if out else None)
 
     def decode(
-        self, batch: Batch, pick: Pick, finished: Finished, max_new_tokens: int, plan: Plan | CompiledPlan | None = None, retire: bool = True
+        self,
+        batch: Batch,
+        pick: Pick,
+        finished: Finished,
+        max_new_tokens: int,
+        plan: Plan | CompiledPlan | None = None,
+        retire: bool = True,
     ) -> Decoded:
         """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
 
-        pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep their own interventions
-        when others leave the batch.
+        pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep
+        their own interventions when others leave the batch.
 
         Raises `SteerlabError` when prompt and answer cannot fit the context.
         """
@@ -221,10 +254,16 @@ class TracedModel:
             return result[0].tokens
 
         model, steps = self.nnsight, loop.max_new_tokens
-        with _quiet(), model.trace(input_ids=loop.batch.input_ids, attention_mask=loop.batch.attention_mask, fn=drive) as tracer:
+        with (
+            _quiet(),
+            model.trace(input_ids=loop.batch.input_ids, attention_mask=loop.batch.attention_mask, fn=drive) as tracer,
+        ):
             for _ in tracer.iter[:steps]:
                 for site in sites:
-                    self._set(site, holder[0].edit(site, self._get(site), chunk.context))  # type: ignore[union-attr]
+                    h = self._get(
+                        site
+                    )  # waits for the forward pass: only then is the plan the one of the rows that are left
+                    self._set(site, holder[0].edit(site, h, chunk.context))  # type: ignore[union-attr]
         return result[0]
 
     def compile(self, plan: Plan) -> CompiledPlan:
@@ -238,10 +277,13 @@ class TracedModel:
                 raise SteerlabError(f"stream {site.stream!r} is not known: give one of {', '.join(STREAMS)}.")
             if not self.layout.adds and site.stream in ("attn_out", "mlp_out"):
                 raise SteerlabError(
-                    f"{site.stream} of {self.name} is not what its blocks add to the stream, which scale or gate it: use resid_pre or resid_post."
+                    f"{site.stream} of {self.name} is not what its blocks add to the stream, "
+                    "which scale or gate it: use resid_pre or resid_post."
                 )
             if not 0 <= site.layer < self.n_layers:
-                raise SteerlabError(f"layer {site.layer} does not exist: {self.name} has layers 0 to {self.n_layers - 1}.")
+                raise SteerlabError(
+                    f"layer {site.layer} does not exist: {self.name} has layers 0 to {self.n_layers - 1}."
+                )
 
     # ---- sites as nnsight sees them ----------------------------------------------------------------------------------------
     def _get(self, site: Site) -> Tensor:

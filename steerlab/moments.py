@@ -1,7 +1,8 @@
 """Streaming count, mean and variance (and covariance) of activations at many sites, in float64.
 
-Batches are merged with the pairwise update of Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
-computing sample variances", 1979, so memory does not grow with the data and no precision is lost to a large mean.
+Batches are merged with the pairwise update of Chan, Golub and LeVeque, "Updating formulae and a pairwise
+algorithm for computing sample variances", 1979, so memory does not grow with the data and no precision is lost
+to a large mean.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _BLOCK = 1 << 18
 class Moments:
     """Statistics of activations, row k for `sites[k]`, float64 on the CPU.
 
-    `count` "k": total weight (tokens, or texts when each text weighs 1). `mean` "k d". `variance` "k d": population variance
-    (divided by the count). `norm` "k": mean L2 norm of single activations, the "residual norm" strengths are relative to.
-    `covariance` "k d d" (population) or None.
+    `count` "k": total weight (tokens, or texts when each text weighs 1). `mean` "k d". `variance` "k d":
+    population variance (divided by the count). `norm` "k": mean L2 norm of single activations, the "residual
+    norm" strengths are relative to. `covariance` "k d d" (population) or None.
     """
 
     sites: tuple[Site, ...]
@@ -58,9 +59,7 @@ class Moments:
     def site(self, site: Site) -> Moments:
         """The row of one site, still with its leading axis. Raises `SteerlabError` when it was not captured."""
         if site not in self.sites:
-            raise SteerlabError(
-                f"site {site.stream} of layer {site.layer} was not captured: capture it first."
-            )
+            raise SteerlabError(f"site {site.stream} of layer {site.layer} was not captured: capture it first.")
         return self._rows([self.sites.index(site)])
 
     def merge(self, other: Moments) -> Moments:
@@ -76,9 +75,7 @@ class Moments:
         covariance = None
         if self.covariance is not None and other.covariance is not None:
             outer = gap[:, :, None] * gap[:, None, :]
-            covariance = (
-                torch.lerp(self.covariance, other.covariance, share[..., None]) + spread[..., None] * outer
-            )
+            covariance = torch.lerp(self.covariance, other.covariance, share[..., None]) + spread[..., None] * outer
         return replace(
             self,
             count=self.count + other.count,
@@ -91,9 +88,7 @@ class Moments:
     def _rows(self, rows: list[int]) -> Moments:
         covariance = None if self.covariance is None else self.covariance[rows]
         sites = tuple(self.sites[k] for k in rows)
-        return Moments(
-            sites, self.count[rows], self.mean[rows], self.variance[rows], self.norm[rows], covariance
-        )
+        return Moments(sites, self.count[rows], self.mean[rows], self.variance[rows], self.norm[rows], covariance)
 
 
 class MomentsAccumulator:
@@ -124,14 +119,11 @@ class MomentsAccumulator:
             k, d_model, dtype=torch.float64, device=device
         )  # weighted squared deviations from the mean
         self._norms = torch.zeros(k, dtype=torch.float64, device=device)
-        self._products = (
-            torch.zeros(k, d_model, d_model, dtype=torch.float64, device=device) if covariance else None
-        )
+        self._products = torch.zeros(k, d_model, d_model, dtype=torch.float64, device=device) if covariance else None
 
-    def update(
-        self, site_index: int, x: Float[Tensor, "n d"], weight: Float[Tensor, "n"] | None = None
-    ) -> None:
-        """Add the activations `x` at `sites[site_index]`, each with its weight (1 when None; 0 leaves it out, NaN and all).
+    def update(self, site_index: int, x: Float[Tensor, "n d"], weight: Float[Tensor, "n"] | None = None) -> None:
+        """Add the activations `x` at `sites[site_index]`, each with its weight (1 when None; 0 leaves it out,
+        NaN and all).
 
         Raises `SteerlabError` naming the site when an activation is NaN or infinite; the sums are then as before.
         """
@@ -173,9 +165,7 @@ class MomentsAccumulator:
             other.d_model,
             other._products is None,
         ):
-            raise SteerlabError(
-                "the two accumulators differ in sites, width or covariance: build both alike."
-            )
+            raise SteerlabError("the two accumulators differ in sites, width or covariance: build both alike.")
         for k in range(len(self.sites)):
             if float(other._count[k]) > 0:
                 products = None if other._products is None else other._products[k].to(self._mean.device)
@@ -184,7 +174,9 @@ class MomentsAccumulator:
                 self._combine(k, count, mean, squares, norms, products)
 
     def result(self) -> Moments:
-        """The moments so far. Raises `SteerlabError` naming a site that has seen nothing: its mean is not 0 but unknown."""
+        """The moments so far. Raises `SteerlabError` naming a site that has seen nothing: its mean is not 0 but
+        unknown.
+        """
         empty = [site for site, count in zip(self.sites, self._count.tolist(), strict=True) if count == 0]
         if empty:
             raise SteerlabError(
@@ -203,7 +195,9 @@ class MomentsAccumulator:
         )
 
     def _start(self, k: int, x: Tensor) -> Tensor:
-        """A point near the data to measure from, so that squares do not cancel: the mean so far, or the first activation."""
+        """A point near the data to measure from, so that squares do not cancel: the mean so far, or the first
+        activation.
+        """
         return torch.where(self._count[k] > 0, self._mean[k], x[0].to(self._mean))
 
     def _batch(
@@ -211,11 +205,7 @@ class MomentsAccumulator:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Total weight, mean, squared deviations, summed norms and products of one batch."""
         wide = x.dtype if x.dtype == torch.float64 else torch.float32
-        w = (
-            torch.ones(len(x), dtype=torch.float64, device=x.device)
-            if weight is None
-            else weight.to(torch.float64)
-        )
+        w = torch.ones(len(x), dtype=torch.float64, device=x.device) if weight is None else weight.to(torch.float64)
         norms = w @ torch.linalg.vector_norm(x, dim=-1, dtype=wide).to(torch.float64)
         first, squares = torch.zeros_like(start), torch.zeros_like(start)
         products = None if self._products is None else torch.zeros_like(self._products[0])

@@ -1,7 +1,8 @@
 """What can be done to an activation `h` along a unit direction `v`: add, ablate, match, scale, rotate.
 
-Every operator is out of place, broadcasts `v`, `strength` and `target` against `h`, computes half-precision input in
-float32 and returns the dtype of `h`. Where `strength` is 0 the output is bitwise `h`, whatever `h` holds (NaN and -0.0 too).
+Every operator is out of place, broadcasts `v`, `strength` and `target` against `h`, computes half-precision
+input in float32 and returns the dtype of `h`. Where `strength` is 0 the output is bitwise `h`, whatever `h`
+holds (NaN and -0.0 too).
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def match(
     strength: Float[Tensor, "..."],
     target: Float[Tensor, "..."],
 ) -> Float[Tensor, "*b d"]:
-    """`h + strength * (target - h.v) v`. At strength 1 the projection on `v` becomes `target`; what is orthogonal to `v` stays."""
+    """`h + strength * (target - h.v) v`. At strength 1 the projection on `v` becomes `target`; what is
+    orthogonal to `v` stays.
+    """
     wide, v, strength, target = _widen(h, v, strength, target)
     return _settle(h, strength, wide + strength * (target - _along(wide, v)) * v)
 
@@ -61,7 +64,9 @@ def scale(
     strength: Float[Tensor, "..."],
     target: Float[Tensor, "..."],
 ) -> Float[Tensor, "*b d"]:
-    """`h + strength * (h.v) v`: the projection on `v` times `1 + strength`. Strength -1 is `ablate` at strength 1."""
+    """`h + strength * (h.v) v`: the projection on `v` times `1 + strength`. Strength -1 is `ablate` at strength
+    1.
+    """
     wide, v, strength, _ = _widen(h, v, strength, target)
     return _settle(h, strength, wide + strength * _along(wide, v) * v)
 
@@ -74,15 +79,14 @@ def rotate(
 ) -> Float[Tensor, "*b d"]:
     """Turn `h` by `strength` radians toward `v` in the plane of the two; the norm of `h` stays.
 
-    An angle larger than the one between `h` and `v` turns past `v`. Where `h` is parallel to `v` (or 0) no plane is defined
-    and `h` is returned unchanged.
+    An angle larger than the one between `h` and `v` turns past `v`. Where `h` is parallel to `v` (or 0) no
+    plane is defined and `h` is returned unchanged.
     """
     wide, v, strength, _ = _widen(h, v, strength, target)
     along = _along(wide, v)
     beside = wide - along * v
-    beside = (
-        beside - _along(beside, v) * v
-    )  # a second pass: the first leaves rounding of size eps |h| along v
+    # Twice: the first pass leaves rounding of size eps |h| along v.
+    beside = beside - _along(beside, v) * v
     width = beside.norm(dim=-1, keepdim=True)
     flat = width <= _PARALLEL * wide.norm(dim=-1, keepdim=True)
     ratio = strength.cos() - along / torch.where(flat, torch.ones_like(width), width) * strength.sin()

@@ -1,7 +1,8 @@
-"""How well a label can be read from activations: cross-validated linear probes with intervals, controls and text baselines.
+"""How well a label can be read from activations: cross-validated linear probes with intervals, controls and
+text baselines.
 
-Folds never split a group (a text and its degraded twin, say), everything that is fitted is fitted inside the fold, and every
-result carries the score of the same procedure on shuffled labels.
+Folds never split a group (a text and its degraded twin, say), everything that is fitted is fitted inside the
+fold, and every result carries the score of the same procedure on shuffled labels.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ Scorer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class ProbeResult:
     """One probe, scored on texts it was not fitted on.
 
-    `metric` is "auroc" for two classes (pairs within one fold) and "macro_f1" for more; `low` and `high` bound its 95 %
-    bootstrap interval over groups; `shuffled` is its mean over label permutations. `scores` "n r": held-out scores, r = 1 for
-    two classes (above 0 means `classes[1]`), else one column per class. `fold` "n": where each row was held out.
-    `direction` "r d": unit rows in raw activation space, fitted on everything; None for text baselines.
+    `metric` is "auroc" for two classes (pairs within one fold) and "macro_f1" for more; `low` and `high` bound
+    its 95 % bootstrap interval over groups; `shuffled` is its mean over label permutations. `scores` "n r":
+    held-out scores, r = 1 for two classes (above 0 means `classes[1]`), else one column per class. `fold` "n":
+    where each row was held out. `direction` "r d": unit rows in raw activation space, fitted on everything;
+    None for text baselines.
     """
 
     kind: str
@@ -73,14 +75,13 @@ def trial(
     shuffles: int = 3,
     resamples: int = 1000,
 ) -> Trial:
-    """Lay out one comparison. Rows with the same group stay together; folds are balanced by label as far as groups allow.
+    """Lay out one comparison. Rows with the same group stay together; folds are balanced by label as far as
+    groups allow.
 
     Raises `SteerlabError` with fewer than two classes, or too few rows of a class or groups for the folds.
     """
     if len(y) != len(groups):
-        raise SteerlabError(
-            f"{len(y)} labels and {len(groups)} groups were given: one of each per row is needed."
-        )
+        raise SteerlabError(f"{len(y)} labels and {len(groups)} groups were given: one of each per row is needed.")
     classes, labels = np.unique(y.cpu().numpy(), return_inverse=True)
     if len(classes) < 2:
         raise SteerlabError(
@@ -121,9 +122,10 @@ def cross_validated_probe(
 ) -> ProbeResult:
     """How well `y` is read from `x` by a linear probe, on held-out groups.
 
-    `kind`: "logistic" regression on features standardised inside the fold (`c` is the inverse L2 penalty), "diff_of_means"
-    (projection on the difference of the class means in raw space, which is the steering vector's own view; nearest mean for
-    more classes), "lda" with Ledoit-Wolf shrinkage on standardised features.
+    `kind`: "logistic" regression on features standardised inside the fold (`c` is the inverse L2 penalty),
+    "diff_of_means" (projection on the difference of the class means in raw space, which is the steering
+    vector's own view; nearest mean for more classes), "lda" with Ledoit-Wolf shrinkage on standardised
+    features.
     """
     return layerwise(x[:, None], y, groups, kind, folds, seed, c=c, shuffles=shuffles, resamples=resamples)[0]
 
@@ -151,9 +153,7 @@ def layerwise(
         if not np.isfinite(data).all():
             raise SteerlabError(f"the activations in slice {row} hold NaN or infinity: capture them again.")
 
-        def score(
-            train: np.ndarray, labels: np.ndarray, test: np.ndarray, data: np.ndarray = data
-        ) -> np.ndarray:
+        def score(train: np.ndarray, labels: np.ndarray, test: np.ndarray, data: np.ndarray = data) -> np.ndarray:
             weights, offset = fit_linear(kind, data[train], labels, c)
             return data[test] @ weights.T + offset
 
@@ -203,7 +203,9 @@ def length_baseline(
     shuffles: int = 3,
     resamples: int = 1000,
 ) -> ProbeResult:
-    """The same comparison from length alone: log characters, log words and characters per word, by logistic regression."""
+    """The same comparison from length alone: log characters, log words and characters per word, by logistic
+    regression.
+    """
     shared = trial(y, groups, folds=folds, seed=seed, shuffles=shuffles, resamples=resamples)
     _check_rows(len(texts), shared)
     sizes = [(len(text), len(text.split())) for text in texts]
@@ -216,9 +218,7 @@ def length_baseline(
     return evaluate("length", shared, score)
 
 
-def evaluate(
-    kind: str, shared: Trial, score: Scorer, direction: Float[Tensor, "r d"] | None = None
-) -> ProbeResult:
+def evaluate(kind: str, shared: Trial, score: Scorer, direction: Float[Tensor, "r d"] | None = None) -> ProbeResult:
     """Run a scorer over the folds of a trial, on the labels and on shuffled labels."""
     scores = _held_out(shared, shared.labels, score)
     once = np.ones((1, len(shared.labels)))
@@ -227,9 +227,7 @@ def evaluate(
     control: list[float] = []
     for k in range(shared.shuffles):
         labels = np.random.default_rng([shared.seed, k]).permutation(shared.labels)
-        if all(
-            len(np.unique(labels[shared.fold != f])) == len(shared.classes) for f in np.unique(shared.fold)
-        ):
+        if all(len(np.unique(labels[shared.fold != f])) == len(shared.classes) for f in np.unique(shared.fold)):
             control.append(float(_value(shared, labels, _held_out(shared, labels, score), once)[0]))
     return ProbeResult(
         kind=kind,
@@ -293,6 +291,4 @@ def _columns(scores: np.ndarray) -> np.ndarray:
 
 def _check_rows(n: int, shared: Trial) -> None:
     if n != len(shared.labels):
-        raise SteerlabError(
-            f"{n} rows and {len(shared.labels)} labels were given: one label per row is needed."
-        )
+        raise SteerlabError(f"{n} rows and {len(shared.labels)} labels were given: one label per row is needed.")

@@ -12,8 +12,8 @@ from steerlab.errors import SteerlabError
 class Provenance:
     """What a result was computed from. Empty strings mean "not recorded", never "none".
 
-    `data` pairs a data set's name with the SHA-256 of its text, `versions` a package with its version. `positions` and
-    `weighting` say which tokens entered the mean and whether tokens or texts count equally.
+    `data` pairs a data set's name with the SHA-256 of its text, `versions` a package with its version.
+    `positions` and `weighting` say which tokens entered the mean and whether tokens or texts count equally.
     """
 
     model: str = ""
@@ -35,7 +35,8 @@ class Provenance:
     def joined(self, other: Provenance, method: str) -> Provenance:
         """The record of a result computed from two others: shared facts stay, the data of both are listed.
 
-        Raises `SteerlabError` when the two come from different models or revisions, whose spaces are not comparable.
+        Raises `SteerlabError` when the two come from different models or revisions, whose spaces are not
+        comparable.
         """
         for name in ("model", "revision"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -54,7 +55,8 @@ class Provenance:
         return Provenance(**{**shared, "method": method})
 
     def check(self, what: str, model: str, revision: str, allow: Collection[str] = ()) -> None:
-        """Refuse another model or revision than this record's; `allow` may name "model" and "revision" to override them.
+        """Refuse another model or revision than this record's; `allow` may name "model" and "revision" to
+        override them.
 
         `what` names the thing this record belongs to in the error.
         """
@@ -79,7 +81,9 @@ class Provenance:
 
     @staticmethod
     def from_json(record: dict[str, object]) -> Provenance:
-        """Read what `to_json` wrote. Raises `SteerlabError` on unknown or missing fields or values of another type."""
+        """Read what `to_json` wrote. Raises `SteerlabError` on unknown or missing fields or values of another
+        type.
+        """
         names = {f.name for f in fields(Provenance)}
         if set(record) != names:
             wrong = ", ".join(sorted(set(record) ^ names))

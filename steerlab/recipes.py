@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import pandas as pd
 from steerlab import data
 from steerlab.data.leakage import overlap_report
 from steerlab.errors import SteerlabError
-from steerlab.evaluation import diversity, downstream, faithfulness, fluency, language, repetition, stats, table
+from steerlab.evaluation import (
+    diversity,
+    downstream,
+    faithfulness,
+    fluency,
+    language,
+    repetition,
+    stats,
+    table,
+)
 from steerlab.evaluation.human import HumanTexts, human_texts
 from steerlab.generation import Settings
 from steerlab.model import TracedModel
@@ -35,8 +44,10 @@ class SynthesisConfig:
     per_label: int = 20
     prompt: str = "target"  # the language the prompt names: the target, none, or English
     shots: int = 0
-    source: str = ""  # human texts for few-shot examples and tests; "" = the largest public set, "sample" = the bundled one
-    settings: Settings = Settings()
+    source: str = (
+        ""  # human texts for few-shot examples and tests; "" = the largest public set, "sample" = the bundled one
+    )
+    settings: Settings = field(default_factory=Settings)
     max_tries: int = 5
     near_duplicate: float = 0.9
     batch_rows: int = 64
@@ -58,7 +69,9 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class Condition:
-    """A named way to write: interventions per language, and the prompt's language where it differs from the config's."""
+    """A named way to write: interventions per language, and the prompt's language where it differs from the
+    config's.
+    """
 
     name: str
     interventions: Mapping[str, tuple[Intervention, ...]]
@@ -89,14 +102,24 @@ def _shot_corpus(name: str, code: str, root: Path | None, source: str) -> data.C
 
 
 def write_data(
-    model: TracedModel, config: SynthesisConfig, conditions: Sequence[Condition], out: Path, root: Path | None = None, progress: bool = True
+    model: TracedModel,
+    config: SynthesisConfig,
+    conditions: Sequence[Condition],
+    out: Path,
+    root: Path | None = None,
+    progress: bool = True,
 ) -> tuple[Written, list[Cell], RunFolder]:
-    """Write every condition into the run folder `out`; a killed run continues when called again with the same arguments.
+    """Write every condition into the run folder `out`; a killed run continues when called again with the same
+    arguments.
 
     Raises `SteerlabError` when `out` holds another run, and as `synthesize` does.
     """
     cells = cells_of(config, conditions, root)
-    record = {**config.to_json(), "model_revision": model.revision, "cells": [cell.to_json() for cell in cells]}
+    record = {
+        **config.to_json(),
+        "model_revision": model.revision,
+        "cells": [cell.to_json() for cell in cells],
+    }
     run = RunFolder.open(out, record)
     written = synthesize(
         model, cells, run, per_label=config.per_label, settings=config.settings, batch_rows=config.batch_rows, max_tries=config.max_tries,
@@ -115,8 +138,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Every metric of every (language, task, condition) among the sample rows, as a tidy table with intervals.
 
-    Sample rows have language, task, condition, label, text. With a model, perplexity under it and the Vendi score of its embeddings are
-    added. A metric that cannot be computed is NaN with a reason.
+    Sample rows have language, task, condition, label, text. With a model, perplexity under it and the Vendi
+    score of its embeddings are added. A metric that cannot be computed is NaN with a reason.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in samples:
@@ -128,7 +151,10 @@ def evaluate(
             human[code, name] = human_texts(name, code, root, source or None)
         texts, labels = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
         metrics = text_metrics(texts, code, model) | label_metrics(texts, labels, human[code, name], seeds)
-        found += [{"language": code, "task": name, "condition": condition, "metric": m, "estimate": e} for m, e in metrics.items()]
+        found += [
+            {"language": code, "task": name, "condition": condition, "metric": m, "estimate": e}
+            for m, e in metrics.items()
+        ]
     return table.metrics_table(found)
 
 
@@ -136,7 +162,10 @@ def text_metrics(texts: Sequence[str], code: str, model: TracedModel | None = No
     """Language share, diversity, repetition and (with a model) perplexity of the texts of one condition."""
     wanted = data.language(code).lid
     embedded = None if model is None else fluency.embeddings(model, texts)
-    found = {"language_share": language.language_share(list(texts), wanted), **diversity.diversity_report(list(texts), embedded)}
+    found = {
+        "language_share": language.language_share(list(texts), wanted),
+        **diversity.diversity_report(list(texts), embedded),
+    }
     found["repetition_rate"] = stats.bootstrap(np.array([repetition.repetition_rate(text) for text in texts]))
     if model is not None:
         surprise = np.log(fluency.perplexity(model, texts))
@@ -144,7 +173,9 @@ def text_metrics(texts: Sequence[str], code: str, model: TracedModel | None = No
     return found
 
 
-def label_metrics(texts: Sequence[str], labels: Sequence[str], human: HumanTexts, seeds: Sequence[int]) -> dict[str, stats.Estimate]:
+def label_metrics(
+    texts: Sequence[str], labels: Sequence[str], human: HumanTexts, seeds: Sequence[int]
+) -> dict[str, stats.Estimate]:
     """Macro-F1 of a classifier trained on the texts, with floor and ceiling, and label faithfulness."""
     test = (list(human.test_texts), list(human.test_labels))
     found: dict[str, stats.Estimate] = {}
@@ -164,7 +195,9 @@ def label_metrics(texts: Sequence[str], labels: Sequence[str], human: HumanTexts
     return found
 
 
-def leakage(config: SynthesisConfig, vector_texts: Mapping[str, Sequence[str]], root: Path | None = None) -> data.LeakageReport:
+def leakage(
+    config: SynthesisConfig, vector_texts: Mapping[str, Sequence[str]], root: Path | None = None
+) -> data.LeakageReport:
     """Overlap between the texts vectors were fitted on and the human test texts of this run."""
     groups = {f"vectors {name}": list(texts) for name, texts in vector_texts.items()}
     for code in config.languages:

@@ -1,4 +1,6 @@
-"""JSON as the run folders use it: plain values only, one canonical spelling, rows that name their line when they are broken."""
+"""JSON as the run folders use it: plain values only, one canonical spelling, rows that name their line when
+they are broken.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,15 @@ from steerlab.errors import SteerlabError
 
 
 def plain(value: object) -> Any:
-    """The JSON value that says the same: tuples become lists, dataclasses and mappings dicts, arrays and numbers of numpy and torch
-    lists and numbers, paths strings, and NaN, which means missing, null.
+    """The JSON value that says the same: tuples become lists, dataclasses and mappings dicts, arrays and
+    numbers of numpy and torch lists and numbers, paths strings, and NaN, which means missing, null.
 
     Raises `SteerlabError` for infinities, keys that are not strings, and anything else JSON has no word for.
     """
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None
-        raise SteerlabError(
-            "an infinite number cannot be stored: give a finite one, or NaN when it is missing."
-        )
+        raise SteerlabError("an infinite number cannot be stored: give a finite one, or NaN when it is missing.")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Path):
@@ -44,21 +44,19 @@ def plain(value: object) -> Any:
     tolist = getattr(value, "tolist", None)
     if tolist is not None:
         return plain(tolist())
-    raise SteerlabError(
-        f"a {type(value).__name__} cannot be stored as JSON: give numbers, strings, lists or mappings."
-    )
+    raise SteerlabError(f"a {type(value).__name__} cannot be stored as JSON: give numbers, strings, lists or mappings.")
 
 
 def config_key(config: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of a configuration; the order of its fields does not matter."""
-    text = json.dumps(
-        plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    text = json.dumps(plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(there: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One phrase per field in which two configurations differ, nested fields as `outer.inner`, in alphabetical order."""
+    """One phrase per field in which two configurations differ, nested fields as `outer.inner`, in alphabetical
+    order.
+    """
     found: list[str] = []
     for name in sorted({*there, *given}):
         old, new = there.get(name, _ABSENT), given.get(name, _ABSENT)
@@ -70,7 +68,9 @@ def differences(there: Mapping[str, Any], given: Mapping[str, Any], prefix: str 
 
 
 def encode(value: object) -> bytes:
-    """One row, a mapping or dataclass: JSON on one line, UTF-8, with its newline. Raises `SteerlabError` on anything else."""
+    """One row, a mapping or dataclass: JSON on one line, UTF-8, with its newline. Raises `SteerlabError` on
+    anything else.
+    """
     row = plain(value)
     if not isinstance(row, dict):
         raise SteerlabError(f"a {type(value).__name__} is not a row: give a mapping or a dataclass.")
@@ -93,7 +93,8 @@ def pretty(value: object) -> bytes:
 
 
 def parse(data: bytes, path: Path, first_line: int = 1) -> list[dict[str, Any]]:
-    """The rows in `data`, the content of `path` from line `first_line` on. Raises `SteerlabError` naming a line that is broken.
+    """The rows in `data`, the content of `path` from line `first_line` on. Raises `SteerlabError` naming a line
+    that is broken.
 
     Only a newline byte ends a row: a text may hold any other character that Unicode calls a line break.
     """
@@ -120,9 +121,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise SteerlabError(
-            f"{path} is not a JSON object: restore it, or delete the run folder and start again."
-        )
+        raise SteerlabError(f"{path} is not a JSON object: restore it, or delete the run folder and start again.")
     return value
 
 

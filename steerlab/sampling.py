@@ -1,7 +1,7 @@
 """Sampling keyed by row: the noise of a token is a pure function of (row key, step, token id).
 
-So a sample does not depend on the batch it was drawn in, on its order, on sharding or on a restart, and two rows with one
-key share their noise (common random numbers). No generator state exists anywhere.
+So a sample does not depend on the batch it was drawn in, on its order, on sharding or on a restart, and two
+rows with one key share their noise (common random numbers). No generator state exists anywhere.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ _BLOCK = 1 << 17
 
 
 def row_key(seed: int, *parts: str | int) -> int:
-    """A 63-bit key for one sample from the run's seed and whatever names the sample (task, label, language, number).
+    """A 63-bit key for one sample from the run's seed and whatever names the sample (task, label, language,
+    number).
 
-    Different tuples give different keys (BLAKE2b over an unambiguous encoding: ("ab",) is not ("a", "b"), 1 is not "1").
+    Different tuples give different keys (BLAKE2b over an unambiguous encoding: ("ab",) is not ("a", "b"), 1 is
+    not "1").
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in (seed, *parts):
@@ -50,21 +52,17 @@ def keyed_uniform(
     return _uniform(_stream(keys, step)[:, None], index)
 
 
-def gumbel(
-    keys: Int64[Tensor, "b"], step: Int64[Tensor, "b"], index: Int64[Tensor, "b v"]
-) -> Float[Tensor, "b v"]:
+def gumbel(keys: Int64[Tensor, "b"], step: Int64[Tensor, "b"], index: Int64[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     """Standard Gumbel noise `-log(-log(u))` in float64 for each (key, step, index)."""
     return _gumbel_(keyed_uniform(keys, step, index))
 
 
-def sample(
-    scores: Float[Tensor, "b v"], keys: Int64[Tensor, "b"], steps: Int64[Tensor, "b"]
-) -> Int64[Tensor, "b"]:
+def sample(scores: Float[Tensor, "b v"], keys: Int64[Tensor, "b"], steps: Int64[Tensor, "b"]) -> Int64[Tensor, "b"]:
     """One token per row from softmax(scores): argmax(scores + gumbel), ties to the lowest id.
 
-    `scores` are log-probabilities up to a constant per row, -inf where a token is excluded. `steps` counts the row's own
-    generated tokens. Noise is drawn only for tokens that can win. Raises `SteerlabError` where a row holds NaN or +inf or
-    excludes every token.
+    `scores` are log-probabilities up to a constant per row, -inf where a token is excluded. `steps` counts the
+    row's own generated tokens. Noise is drawn only for tokens that can win. Raises `SteerlabError` where a row
+    holds NaN or +inf or excludes every token.
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
@@ -127,7 +125,9 @@ def _gumbel_(u: Tensor) -> Tensor:
 
 
 def _mix_(z: Tensor) -> Tensor:
-    """The SplitMix64 finaliser, written over `z`: 64-bit integers to 64-bit integers, one to one. Products wrap."""
+    """The SplitMix64 finaliser, written over `z`: 64-bit integers to 64-bit integers, one to one. Products
+    wrap.
+    """
     z ^= _shift(z, 30)
     z *= _MIX1
     z ^= _shift(z, 27)

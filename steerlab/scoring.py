@@ -14,9 +14,11 @@ def auroc(
     stratum: Int[np.ndarray, "n"],
     weight: Float[np.ndarray, "r n"],
 ) -> Float[np.ndarray, "r"]:
-    """For each row of weights, the share of (positive, negative) pairs of one stratum that the scores order rightly; ties half.
+    """For each row of weights, the share of (positive, negative) pairs of one stratum that the scores order
+    rightly; ties half.
 
-    Strata are cross-validation folds: scores of different models are not compared. NaN where no stratum has both classes.
+    Strata are cross-validation folds: scores of different models are not compared. NaN where no stratum has
+    both classes.
     """
     right, pairs = np.zeros(len(weight)), np.zeros(len(weight))
     for fold in np.unique(stratum):
@@ -36,7 +38,9 @@ def auroc(
 def macro_f1(
     predicted: Int[np.ndarray, "n"], truth: Int[np.ndarray, "n"], k: int, weight: Float[np.ndarray, "r n"]
 ) -> Float[np.ndarray, "r"]:
-    """For each row of weights, the plain mean over the `k` classes of F1; a class neither present nor predicted is left out."""
+    """For each row of weights, the plain mean over the `k` classes of F1; a class neither present nor predicted
+    is left out.
+    """
     score, seen = np.zeros(len(weight)), np.zeros(len(weight))
     for label in range(k):
         hits = weight @ ((predicted == label) & (truth == label)).astype(float)

@@ -14,7 +14,9 @@ from steerlab.vectors import SteeringVector
 
 
 def shared_layers(vectors: Sequence[SteeringVector]) -> tuple[int, ...]:
-    """The layers all vectors have, ascending. Raises `SteerlabError` when there are none or widths or streams differ."""
+    """The layers all vectors have, ascending. Raises `SteerlabError` when there are none or widths or streams
+    differ.
+    """
     if not vectors:
         raise SteerlabError("no vectors were given: give at least one.")
     if len({(v.d_model, v.stream) for v in vectors}) > 1:
@@ -45,7 +47,9 @@ def angle_norm(a: SteeringVector, b: SteeringVector) -> tuple[Float[Tensor, "l"]
 
 
 def random_cosine_quantiles(d_model: int, quantiles: Sequence[float] = (0.025, 0.5, 0.975)) -> list[float]:
-    """Quantiles of the cosine between a fixed and a uniformly random direction: (1 + cos) / 2 is Beta((d-1)/2, (d-1)/2)."""
+    """Quantiles of the cosine between a fixed and a uniformly random direction: (1 + cos) / 2 is Beta((d-1)/2,
+    (d-1)/2).
+    """
     if d_model < 2:
         raise SteerlabError(f"width {d_model} was given: directions need at least 2 dimensions.")
     half = (d_model - 1) / 2

@@ -1,4 +1,5 @@
-"""What to do to the residual stream while a model runs: `Intervention`, and `Plan`, which gives every batch row its own.
+"""What to do to the residual stream while a model runs: `Intervention`, and `Plan`, which gives every batch row
+its own.
 
 A plan is compiled once per batch into a `CompiledPlan` (steerlab.compiled), which edits activations.
 """
@@ -28,7 +29,9 @@ _LENGTH: dict[str, str] = {"add": "strength", "match": "target"}
 
 @dataclass(frozen=True)
 class Gate:
-    """Act only where cos(h, v) is above (or below) `threshold`, `h` being the stream the intervention is about to change."""
+    """Act only where cos(h, v) is above (or below) `threshold`, `h` being the stream the intervention is about
+    to change.
+    """
 
     threshold: float | int
     above: bool = True
@@ -43,13 +46,14 @@ class Gate:
 class Intervention:
     """One vector at one or more layers of its stream.
 
-    `unit` says in what lengths are given: "raw" is activation units (the papers' alpha on the unit vector), "residual" is the
-    vector's mean residual norm at each layer, so that 0.1 means a tenth of the stream there. A length is the strength of
-    `add` and the target of `match`; the other strengths are fractions (ablate, match, scale) or radians (rotate) and take
-    "raw" only. `positions` are counted from the end of the prompt, see `Positions`.
+    `unit` says in what lengths are given: "raw" is activation units (the papers' alpha on the unit vector),
+    "residual" is the vector's mean residual norm at each layer, so that 0.1 means a tenth of the stream there.
+    A length is the strength of `add` and the target of `match`; the other strengths are fractions (ablate,
+    match, scale) or radians (rotate) and take "raw" only. `positions` are counted from the end of the prompt,
+    see `Positions`.
 
-    Raises `SteerlabError` on an unknown operator, on numbers that are not finite, on a unit without meaning for the operator,
-    and on layers the vector has no direction for.
+    Raises `SteerlabError` on an unknown operator, on numbers that are not finite, on a unit without meaning for
+    the operator, and on layers the vector has no direction for.
     """
 
     vector: SteeringVector
@@ -66,9 +70,7 @@ class Intervention:
         object.__setattr__(self, "strength", float(self.strength))  # 25 and 25.0 are one description in run records
         object.__setattr__(self, "target", float(self.target))
         if self.operator not in OPERATORS:
-            raise SteerlabError(
-                f"operator {self.operator!r} is not known: choose one of {', '.join(OPERATORS)}."
-            )
+            raise SteerlabError(f"operator {self.operator!r} is not known: choose one of {', '.join(OPERATORS)}.")
         if not (math.isfinite(self.strength) and math.isfinite(self.target)):
             raise SteerlabError(
                 f"strength {self.strength} and target {self.target} were given: both must be finite numbers."
@@ -76,9 +78,7 @@ class Intervention:
         if self.unit not in ("raw", "residual"):
             raise SteerlabError(f"unit {self.unit!r} is not known: choose 'raw' or 'residual'.")
         if self.target != 0.0 and self.operator != "match":
-            raise SteerlabError(
-                f"target {self.target} was given for {self.operator!r}: only 'match' has a target."
-            )
+            raise SteerlabError(f"target {self.target} was given for {self.operator!r}: only 'match' has a target.")
         if self.unit == "residual" and self.operator not in _LENGTH:
             raise SteerlabError(
                 f"unit 'residual' was given for {self.operator!r}, "
@@ -117,15 +117,15 @@ class Intervention:
             "unit": self.unit,
             "target": self.target,
             "positions": str(self.positions),
-            "gate": None
-            if self.gate is None
-            else {"threshold": self.gate.threshold, "above": self.gate.above},
+            "gate": None if self.gate is None else {"threshold": self.gate.threshold, "above": self.gate.above},
         }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Row i of the batch gets the interventions `rows[i]`, in that order; an empty tuple leaves the row bitwise untouched."""
+    """Row i of the batch gets the interventions `rows[i]`, in that order; an empty tuple leaves the row bitwise
+    untouched.
+    """
 
     rows: tuple[tuple[Intervention, ...], ...]
 

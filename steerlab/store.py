@@ -1,8 +1,9 @@
 """Run folders: what an experiment was asked, what it has produced so far, and proof that it is whole.
 
-A folder holds `config.json` (written first), row files `*.jsonl`, `batches.jsonl` (the log of complete batches), tables and reports,
-and `manifest.json` (written last: size and sha256 of every file). A process may be killed at any moment: on reopening, rows of a
-batch that was not complete are cut off, so the run continues at that batch and ends with the bytes of an uninterrupted one.
+A folder holds `config.json` (written first), row files `*.jsonl`, `batches.jsonl` (the log of complete
+batches), tables and reports, and `manifest.json` (written last: size and sha256 of every file). A process may
+be killed at any moment: on reopening, rows of a batch that was not complete are cut off, so the run continues
+at that batch and ends with the bytes of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ SCHEMA = 1
 class RunFolder:
     """A run folder held open for writing; a context manager that keeps the folder's lock until it is closed.
 
-    One process writes a folder at a time. Every method that writes raises `SteerlabError` when the disk is full or the folder
-    cannot be written, and leaves what was complete before as it was.
+    One process writes a folder at a time. Every method that writes raises `SteerlabError` when the disk is full
+    or the folder cannot be written, and leaves what was complete before as it was.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], lock: int) -> None:
@@ -43,16 +44,15 @@ class RunFolder:
     def open(cls, path: str | Path, config: Mapping[str, Any], resume: bool = True) -> RunFolder:
         """Start a run in `path`, or continue the one that is there if it was started with an equal `config`.
 
-        Raises `SteerlabError` for another config (naming the fields that differ), a folder another process is writing, a folder of
-        other files, a path that cannot be a folder, rows that were changed, and, with `resume=False`, for any run that is there.
+        Raises `SteerlabError` for another config (naming the fields that differ), a folder another process is
+        writing, a folder of other files, a path that cannot be a folder, rows that were changed, and, with
+        `resume=False`, for any run that is there.
         """
         path, wanted = Path(path), plain(config)
         with told(path):
             path.mkdir(parents=True, exist_ok=True)
             if not (path / CONFIG).exists() and any(not p.name.startswith(".") for p in path.iterdir()):
-                raise SteerlabError(
-                    f"{path} holds files but no run ({CONFIG} is missing): give a new or empty folder."
-                )
+                raise SteerlabError(f"{path} holds files but no run ({CONFIG} is missing): give a new or empty folder.")
             lock = take_lock(path / LOCK)
         try:
             run = cls(path, wanted, lock)
@@ -76,21 +76,18 @@ class RunFolder:
     def append(self, name: str, rows: Iterable[object], batch: str | None = None) -> None:
         """Append rows (mappings or dataclasses) to the row file `name`, all or none: they count once this returns.
 
-        `batch` names the unit of work they belong to, for `completed_batches`; a batch may have no rows and is appended once.
+        `batch` names the unit of work they belong to, for `completed_batches`; a batch may have no rows and is
+        appended once.
         """
         path = self._place(name, ".jsonl")
         if batch is not None and batch in self._done.get(name, ()):
-            raise SteerlabError(
-                f"batch {batch!r} of {name} is complete already: skip what completed_batches() names."
-            )
+            raise SteerlabError(f"batch {batch!r} of {name} is complete already: skip what completed_batches() names.")
         lines = [encode(row) for row in rows]
         with told(path):
             self._unfinish()
             if name not in self._ends:
                 if path.exists():
-                    raise SteerlabError(
-                        f"{path} was not appended to by this run: give another name, or move it away."
-                    )
+                    raise SteerlabError(f"{path} was not appended to by this run: give another name, or move it away.")
                 # Announced before its first byte, so that a torn first batch is known for what it is.
                 self._commit(name, b"", 0, None)
             self._commit(name, b"".join(lines), len(lines), batch)
@@ -100,14 +97,18 @@ class RunFolder:
         return frozenset(self._done.get(name, ()))
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """The complete rows of a row file; none when it does not exist. Raises `SteerlabError` naming a line that is broken."""
+        """The complete rows of a row file; none when it does not exist. Raises `SteerlabError` naming a line
+        that is broken.
+        """
         path = self._place(name, ".jsonl")
         with told(path):
             data = path.read_bytes() if path.exists() else b""
         return parse(data[: self._ends.get(name, len(data))], path)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Replace file `name` (a path inside the folder) by `text`; a reader sees the old content or the new, never a part."""
+        """Replace file `name` (a path inside the folder) by `text`; a reader sees the old content or the new,
+        never a part.
+        """
         path = self._place(name)
         if name in self._ends:
             raise SteerlabError(f"{name} is a row file of this run: append to it, or give another name.")
@@ -125,7 +126,9 @@ class RunFolder:
         return self.write_text(name, table.to_csv(index=False, lineterminator="\n"))
 
     def finish(self) -> dict[str, Any]:
-        """Write the manifest over every file in the folder, and return it. Anything written later takes the manifest away."""
+        """Write the manifest over every file in the folder, and return it. Anything written later takes the
+        manifest away.
+        """
         with told(self.path):
             self._unfinish()
             self._trim()
@@ -208,7 +211,9 @@ class RunFolder:
             self._done.setdefault(name, set()).add(batch)
 
     def _trim(self) -> None:
-        """Cut the log, then the row files, to what counts (in this order: the log never vouches for rows that are gone)."""
+        """Cut the log, then the row files, to what counts (in this order: the log never vouches for rows that
+        are gone).
+        """
         for name, end in [(BATCHES, self._log_end), *self._ends.items()]:
             path = self.path / name
             if path.exists() and path.stat().st_size > end:
@@ -242,7 +247,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_rows(file: str | Path) -> list[dict[str, Any]]:
-    """The rows of a row file of any run folder, without locking it. Raises `SteerlabError` when it is missing or a line is broken."""
+    """The rows of a row file of any run folder, without locking it. Raises `SteerlabError` when it is missing
+    or a line is broken.
+    """
     file = Path(file)
     if not file.is_file():
         raise SteerlabError(f"{file} does not exist: give the row file of a run folder.")
@@ -263,9 +270,7 @@ def verify(path: str | Path) -> None:
     with told(path):
         files = read_object(path / MANIFEST).get("files")
         if not isinstance(files, dict):
-            raise SteerlabError(
-                f"{path / MANIFEST} names no files: run the same command again to write it anew."
-            )
+            raise SteerlabError(f"{path / MANIFEST} names no files: run the same command again to write it anew.")
         for name, written in files.items():
             if not (path / name).is_file():
                 raise SteerlabError(

@@ -1,8 +1,10 @@
-"""Write a labelled data set: every slot filled once, duplicates drawn again a bounded number of times, resumable to the byte.
+"""Write a labelled data set: every slot filled once, duplicates drawn again a bounded number of times,
+resumable to the byte.
 
-A *cell* is one condition of one task in one language (unsteered Javanese topic sentences, say). Its slots are labels x numbers. Round r draws
-attempt r of every open slot; the batches of a round follow from what the earlier rounds accepted, and that from the configuration alone, so a
-run that was killed continues with the same batches and ends with the same bytes.
+A *cell* is one condition of one task in one language (unsteered Javanese topic sentences, say). Its slots are
+labels x numbers. Round r draws attempt r of every open slot; the batches of a round follow from what the
+earlier rounds accepted, and that from the configuration alone, so a run that was killed continues with the same
+batches and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SHINGLE = 5  # characters
 class Cell:
     """One condition: what to write, behind which prompt, under which interventions.
 
-    `prompt_language` is the language the prompt names; None names none. `shots` are the few-shot examples of each label.
+    `prompt_language` is the language the prompt names; None names none. `shots` are the few-shot examples of
+    each label.
     """
 
     condition: str
@@ -72,7 +75,9 @@ class Slot:
 
 
 class Seen:
-    """Texts accepted so far in one cell; refuses exact repeats and near ones (Jaccard of character 5-grams at least `near`)."""
+    """Texts accepted so far in one cell; refuses exact repeats and near ones (Jaccard of character 5-grams at
+    least `near`).
+    """
 
     def __init__(self, near: float) -> None:
         self.near = near
@@ -100,7 +105,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Written:
-    """What a run wrote: sample rows in slot order, rejects per cell and reason, slots that could not be filled, and the cost."""
+    """What a run wrote: sample rows in slot order, rejects per cell and reason, slots that could not be filled,
+    and the cost.
+    """
 
     samples: list[dict[str, object]]
     rejected: dict[str, dict[str, int]]
@@ -125,13 +132,15 @@ def synthesize(
     near_duplicate: float = 0.9,
     progress: bool = True,
 ) -> Written:
-    """Fill `per_label` slots for every label of every cell, all cells in mixed batches, and leave `samples.jsonl` in the run folder.
+    """Fill `per_label` slots for every label of every cell, all cells in mixed batches, and leave
+    `samples.jsonl` in the run folder.
 
-    A sample's key is (language, task, label, number, attempt) and not the condition, so that steered and unsteered samples share their noise.
-    A text that is empty or repeats one of its cell is drawn again, at most `max_tries` times in all; a slot that stays empty is reported in
-    `unfilled`.
+    A sample's key is (language, task, label, number, attempt) and not the condition, so that steered and
+    unsteered samples share their noise. A text that is empty or repeats one of its cell is drawn again, at most
+    `max_tries` times in all; a slot that stays empty is reported in `unfilled`.
 
-    Raises `SteerlabError` for per_label or max_tries below 1, repeated cells, and prompts that do not fit the model.
+    Raises `SteerlabError` for per_label or max_tries below 1, repeated cells, and prompts that do not fit the
+    model.
     """
     if per_label < 1:
         raise SteerlabError(f"{per_label} samples per label were asked for: ask for at least 1.")
@@ -140,7 +149,9 @@ def synthesize(
     names = [cell.name for cell in cells]
     if len(set(names)) != len(names) or not names:
         raise SteerlabError(f"the cells are {names}: give at least one, each once.")
-    slots = [Slot(c, label, i) for c, cell in enumerate(cells) for label in cell.chosen_labels() for i in range(per_label)]
+    slots = [
+        Slot(c, label, i) for c, cell in enumerate(cells) for label in cell.chosen_labels() for i in range(per_label)
+    ]
     seen = [Seen(near_duplicate) for _ in cells]
     rejected: dict[str, dict[str, int]] = {name: {} for name in names}
     cost = Progress()
@@ -192,7 +203,9 @@ def _round(
     done = run.completed_batches(DRAFTS)
     prefix = f"{attempt}-"
     skip = {int(name.removeprefix(prefix)) for name in done if name.startswith(prefix)}
-    batches = generate_batches(model, requests, settings, batch_rows=batch_rows, skip=skip, progress=progress, counter=cost)
+    batches = generate_batches(
+        model, requests, settings, batch_rows=batch_rows, skip=skip, progress=progress, counter=cost
+    )
     for number, members, samples in batches:
         rows = []
         for i, sample in zip(members, samples, strict=True):

@@ -1,4 +1,6 @@
-"""What the model is asked to write: labels, prompts and post-processing (wording of Cegin et al., arXiv 2606.18389)."""
+"""What the model is asked to write: labels, prompts and post-processing (wording of Cegin et al., arXiv
+2606.18389).
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ QUOTES = "\"'`´‘’‚‛“”„‟‹›«»″״「」『』"
 class Task:
     """A labelled writing task: the one object a user writes to add a task.
 
-    In the templates `{label}` is the label, `{in_language}` becomes " in Javanese language" and `{in_name}` " in Javanese" (nothing
-    when the prompt names no language), and `{examples}`, in `few_shot` only, the numbered examples, one a line.
-    Raises `SteerlabError` on no labels, a repeated label, or a template that lacks a field or has an unknown one.
+    In the templates `{label}` is the label, `{in_language}` becomes " in Javanese language" and `{in_name}` "
+    in Javanese" (nothing when the prompt names no language), and `{examples}`, in `few_shot` only, the numbered
+    examples, one a line. Raises `SteerlabError` on no labels, a repeated label, or a template that lacks a
+    field or has an unknown one.
     """
 
     name: str
@@ -32,9 +35,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise SteerlabError(
-                f"task {self.name!r} has the labels {list(self.labels)}: give at least one, each once."
-            )
+            raise SteerlabError(f"task {self.name!r} has the labels {list(self.labels)}: give at least one, each once.")
         for kind, template, needed in (
             ("zero_shot", self.zero_shot, {"label"}),
             ("few_shot", self.few_shot, {"label", "examples"}),
@@ -89,8 +90,8 @@ def check_label(chosen: Task, label: str) -> None:
 def prompt(task_name: str | Task, label: str, language: str | None, examples: Sequence[str] = ()) -> str:
     """The instruction that asks for one text, few-shot when there are examples.
 
-    `language` is a code, or None for a prompt that names no language; white space inside an example becomes single spaces.
-    Raises `SteerlabError` on an unknown task, label or language.
+    `language` is a code, or None for a prompt that names no language; white space inside an example becomes
+    single spaces. Raises `SteerlabError` on an unknown task, label or language.
     """
     chosen = task(task_name)
     check_label(chosen, label)
@@ -99,23 +100,17 @@ def prompt(task_name: str | Task, label: str, language: str | None, examples: Se
         label=label,
         in_language=f" in {name} language" if name else "",
         in_name=f" in {name}" if name else "",
-        examples="\n".join(
-            f"Example {i}: {' '.join(text.split())}" for i, text in enumerate(examples, start=1)
-        ),
+        examples="\n".join(f"Example {i}: {' '.join(text.split())}" for i, text in enumerate(examples, start=1)),
     )
 
 
-def few_shot_examples(
-    corpus: Corpus, label: str, k: int = 5, seed: int = 42, pool: int = 50
-) -> tuple[str, ...]:
+def few_shot_examples(corpus: Corpus, label: str, k: int = 5, seed: int = 42, pool: int = 50) -> tuple[str, ...]:
     """`k` texts drawn with `seed` from the `pool` shortest texts of the label (in characters, ties by the text).
 
-    The draw does not depend on the order of the corpus. Raises `SteerlabError` when the label has fewer than `k` texts or `k` is
-    more than `pool`.
+    The draw does not depend on the order of the corpus. Raises `SteerlabError` when the label has fewer than
+    `k` texts or `k` is more than `pool`.
     """
-    texts = sorted({e.text for e in corpus.examples if e.label == label}, key=lambda text: (len(text), text))[
-        :pool
-    ]
+    texts = sorted({e.text for e in corpus.examples if e.label == label}, key=lambda text: (len(text), text))[:pool]
     if not 1 <= k <= len(texts):
         have = f"{len(texts)} texts of {label!r} to draw from" if texts else f"no texts of {label!r}"
         raise SteerlabError(

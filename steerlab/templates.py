@@ -1,4 +1,6 @@
-"""From a prompt to token ids: chat template or plain template, and exactly one BOS, decided here and nowhere else."""
+"""From a prompt to token ids: chat template or plain template, and exactly one BOS, decided here and nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
 class Template:
     """How an instruction is put to the model.
 
-    kind "chat": the tokenizer's own chat template. kind "plain": `text` with `{prompt}` in it (the default is the form the
-    low-resource study uses for Gemma). BOS policy, for both kinds and for bare text: what the tokenizer puts before plain text, once;
-    a chat template that already wrote it is not given another.
+    kind "chat": the tokenizer's own chat template. kind "plain": `text` with `{prompt}` in it (the default is
+    the form the low-resource study uses for Gemma). BOS policy, for both kinds and for bare text: what the
+    tokenizer puts before plain text, once; a chat template that already wrote it is not given another.
     """
 
     kind: Literal["chat", "plain"] = "plain"
@@ -31,7 +33,9 @@ class Template:
             raise SteerlabError(f"the template {self.text!r} has no {{prompt}} in it: say where the prompt goes.")
 
     def token_rows(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], chat: bool) -> list[list[int]]:
-        """Token ids of each text; with `chat`, of the instruction the template makes of it. Specials in chat text are parsed as such."""
+        """Token ids of each text; with `chat`, of the instruction the template makes of it. Specials in chat
+        text are parsed as such.
+        """
         if not chat:
             return [list(row) for row in tokenizer(list(texts))["input_ids"]]  # type: ignore[arg-type]
         if self.kind == "plain":
@@ -62,7 +66,8 @@ def leading_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, wanted: str = "auto") -> Template:
-    """"auto": the chat template if there is one, else the plain instruction form. "chat" insists; any text with {prompt} is itself.
+    """ "auto": the chat template if there is one, else the plain instruction form. "chat" insists; any text
+    with {prompt} is itself.
 
     Raises `SteerlabError` when "chat" is asked for and the tokenizer has no chat template.
     """

@@ -21,10 +21,11 @@ _KEY = "steerlab"
 def write(
     path: str | Path, kind: str, schema: int, tensors: Mapping[str, Tensor], record: Mapping[str, object]
 ) -> None:
-    """Write `tensors` and the JSON `record` to `path`: to a neighbour first, flushed to disk, then renamed into place.
+    """Write `tensors` and the JSON `record` to `path`: to a neighbour first, flushed to disk, then renamed into
+    place.
 
-    `kind` names what is stored ("vector") and `schema` counts the versions of its layout. Raises `SteerlabError` when the
-    folder can not be written; an older file at `path` is then as before.
+    `kind` names what is stored ("vector") and `schema` counts the versions of its layout. Raises
+    `SteerlabError` when the folder can not be written; an older file at `path` is then as before.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"kind": kind, "schema": schema, "record": record, "sha256": _checksum(plain, record)}
@@ -36,7 +37,8 @@ def write(
 def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, object]]:
     """The tensors and the record of a file made by `write`.
 
-    Raises `SteerlabError` when the file is missing, truncated, changed, not ours, of another kind or of a newer schema.
+    Raises `SteerlabError` when the file is missing, truncated, changed, not ours, of another kind or of a newer
+    schema.
     """
     path = Path(path)
     try:
@@ -44,9 +46,7 @@ def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
             text = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (OSError, SafetensorError) as error:
-        what = (
-            "there is no such file" if not path.exists() else f"it can not be read as safetensors ({error})"
-        )
+        what = "there is no such file" if not path.exists() else f"it can not be read as safetensors ({error})"
         raise SteerlabError(f"{kind} file {path} can not be loaded: {what}.") from error
     if text is None:
         raise SteerlabError(

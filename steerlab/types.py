@@ -1,6 +1,7 @@
 """Names the whole package shares: where in the model (`Site`) and which tokens (`Positions`).
 
-Shape letters used in every signature: b batch, s sequence, d model width, l layers, n examples, v vocabulary, k classes or sites.
+Shape letters used in every signature: b batch, s sequence, d model width, l layers, n examples, v vocabulary, k
+classes or sites.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ STREAMS: tuple[Stream, ...] = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 
 
 class Site(NamedTuple):
-    """A place in the model. `layer` is the 0-based block; `resid_post` is that block's output, `resid_pre` its input."""
+    """A place in the model. `layer` is the 0-based block; `resid_post` is that block's output, `resid_pre` its
+    input.
+    """
 
     layer: int
     stream: Stream = "resid_post"
@@ -29,8 +32,9 @@ class Site(NamedTuple):
 class Positions:
     """Token positions that mean the same in one forward pass and in cached generation.
 
-    `start` and `stop` (half-open, None = unbounded) count from the end of the prompt: 0 is the first generated token, -1 the
-    last prompt token. `only_ids` keeps just these token ids, `skip_ids` leaves these alone (BOS, say). Padding is never included.
+    `start` and `stop` (half-open, None = unbounded) count from the end of the prompt: 0 is the first generated
+    token, -1 the last prompt token. `only_ids` keeps just these token ids, `skip_ids` leaves these alone (BOS,
+    say). Padding is never included.
     """
 
     start: int | None = None
@@ -38,8 +42,12 @@ class Positions:
     only_ids: tuple[int, ...] = ()
     skip_ids: tuple[int, ...] = ()
 
-    def mask(self, relative: Int[Tensor, "b s"], ids: Int[Tensor, "b s"], real: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """Which tokens are meant. `relative` is each token's position counted from the end of its prompt; `real` is False on padding."""
+    def mask(
+        self, relative: Int[Tensor, "b s"], ids: Int[Tensor, "b s"], real: Bool[Tensor, "b s"]
+    ) -> Bool[Tensor, "b s"]:
+        """Which tokens are meant. `relative` is each token's position counted from the end of its prompt;
+        `real` is False on padding.
+        """
         keep = real.clone()
         if self.start is not None:
             keep &= relative >= self.start
@@ -58,7 +66,8 @@ class Positions:
 
     @staticmethod
     def parse(text: str) -> Positions:
-        """Read `all`, `prompt`, `last_prompt`, `generated`, `writing`, `last:K` or a span `START:STOP` counted from the prompt's end.
+        """Read `all`, `prompt`, `last_prompt`, `generated`, `writing`, `last:K` or a span `START:STOP` counted
+        from the prompt's end.
 
         Raises `SteerlabError` on anything else.
         """
@@ -78,7 +87,8 @@ class Positions:
             pass
         known = ", ".join(NAMED_POSITIONS)
         raise SteerlabError(
-            f"positions {text!r} are not known: give one of {known}, last:K with K at least 1, or a span START:STOP counted from the end of the prompt."
+            f"positions {text!r} are not known: give one of {known}, last:K with K at least 1, "
+            "or a span START:STOP counted from the end of the prompt."
         )
 
     def __str__(self) -> str:

@@ -21,11 +21,12 @@ _KIND, _SCHEMA = "vector", 1
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """A direction in one stream of the model, for some of its layers. Compared and hashed by identity; see `equals`.
+    """A direction in one stream of the model, for some of its layers. Compared and hashed by identity; see
+    `equals`.
 
-    `direction` "l d": unit rows, row i belongs to block `layers[i]`. `raw_norm` "l": length of the estimate before it was
-    made unit. `residual_norm` "l": mean L2 norm of single activations there, NaN where it was not measured. `counts`: weight
-    (tokens or texts) on the positive and on the negative side.
+    `direction` "l d": unit rows, row i belongs to block `layers[i]`. `raw_norm` "l": length of the estimate
+    before it was made unit. `residual_norm` "l": mean L2 norm of single activations there, NaN where it was not
+    measured. `counts`: weight (tokens or texts) on the positive and on the negative side.
     """
 
     name: str
@@ -73,13 +74,13 @@ class SteeringVector:
         stream: Stream = "resid_post",
         provenance: Provenance | None = None,
     ) -> SteeringVector:
-        """The vector whose raw rows are `raw`. Raises `SteerlabError` naming the first layer whose row is 0 or not finite."""
+        """The vector whose raw rows are `raw`. Raises `SteerlabError` naming the first layer whose row is 0 or
+        not finite.
+        """
         wide = raw.detach().to(torch.float64)
         norm = wide.norm(dim=-1)
         # Relative to the stream when its norm is known: a difference of two equal means leaves rounding, not exactly 0.
-        scale = (
-            torch.full_like(norm, float("nan")) if residual_norm is None else residual_norm.detach().to(norm)
-        )
+        scale = torch.full_like(norm, float("nan")) if residual_norm is None else residual_norm.detach().to(norm)
         floor = scale.nan_to_num() * 1e-12
         for layer, length, least in zip(layers, norm.tolist(), floor.tolist(), strict=False):
             if not least < length < float("inf"):
@@ -191,10 +192,9 @@ class SteeringVector:
             a.shape == b.shape and torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in pairs
         )
 
-    def check(
-        self, model: str, revision: str, d_model: int, n_layers: int, *, allow: Collection[str] = ()
-    ) -> None:
-        """Refuse a model this vector was not fitted on. `allow` may name "model" and "revision" to override those two.
+    def check(self, model: str, revision: str, d_model: int, n_layers: int, *, allow: Collection[str] = ()) -> None:
+        """Refuse a model this vector was not fitted on. `allow` may name "model" and "revision" to override
+        those two.
 
         Raises `SteerlabError` with the first reason found. Width and layer count can not be overridden.
         """
@@ -215,16 +215,16 @@ class SteeringVector:
 
     @staticmethod
     def load(path: str | Path) -> SteeringVector:
-        """Read a file `save` wrote. Raises `SteerlabError` when it is missing, damaged, changed or something else."""
+        """Read a file `save` wrote. Raises `SteerlabError` when it is missing, damaged, changed or something
+        else.
+        """
         tensors, record = tensorfile.read(path, _KIND, _SCHEMA)
         try:
             facts = {**record, "counts": tuple(record["counts"]), "layers": tuple(record["layers"])}  # pyright: ignore
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError, SteerlabError) as error:
-            raise SteerlabError(
-                f"{path} does not hold a valid vector ({error}): fit and save it again."
-            ) from error
+            raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error
 
     def _tensors(self) -> dict[str, Tensor]:
         return {"direction": self.direction, "raw_norm": self.raw_norm, "residual_norm": self.residual_norm}

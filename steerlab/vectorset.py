@@ -15,15 +15,14 @@ _INDEX = "vectors.json"
 
 
 def save_set(vectors: Mapping[str, SteeringVector], folder: str | Path) -> None:
-    """Save vectors as `folder/KEY.safetensors` and, last, an index of the keys, so that `load_set` never sees half a set.
+    """Save vectors as `folder/KEY.safetensors` and, last, an index of the keys, so that `load_set` never sees
+    half a set.
 
     Raises `SteerlabError` on a key that is no plain file name.
     """
     for key in vectors:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", key):
-            raise SteerlabError(
-                f"vector key {key!r} can not be a file name: use letters, digits, '.', '_' and '-'."
-            )
+            raise SteerlabError(f"vector key {key!r} can not be a file name: use letters, digits, '.', '_' and '-'.")
     folder = Path(folder)
     index = folder / _INDEX
     with disk.told(index):
@@ -35,7 +34,9 @@ def save_set(vectors: Mapping[str, SteeringVector], folder: str | Path) -> None:
 
 
 def load_set(folder: str | Path) -> dict[str, SteeringVector]:
-    """The vectors `save_set` wrote, in its order. Raises `SteerlabError` when the index or a vector is missing or damaged."""
+    """The vectors `save_set` wrote, in its order. Raises `SteerlabError` when the index or a vector is missing
+    or damaged.
+    """
     index = Path(folder) / _INDEX
     try:
         keys = json.loads(index.read_text(encoding="utf-8"))["vectors"]

@@ -4,9 +4,7 @@ import beartype  # noqa: F401  before nnsight, which mounts `.save` on `object` 
 # ruff: noqa: E402  the hook must stand before the first import of the package
 import os
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # before transformers: tests touch no network, and an unknown model fails at once
-)
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers: tests touch no network, and an unknown model fails at once
 
 import jaxtyping
 

@@ -51,9 +51,7 @@ def test_a_batch_moves_as_a_new_object() -> None:
 
 
 @given(LENGTHS, st.integers(1, 120), st.none() | st.integers(1, 5))
-def test_batches_hold_every_example_once_within_the_budget(
-    lengths: list[int], budget: int, most: int | None
-) -> None:
+def test_batches_hold_every_example_once_within_the_budget(lengths: list[int], budget: int, most: int | None) -> None:
     batches = plan_batches(lengths, budget, most)
     flat = [i for batch in batches for i in batch]
     assert sorted(flat) == list(range(len(lengths)))

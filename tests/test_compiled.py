@@ -73,9 +73,7 @@ def test_padding_is_never_edited_and_its_nan_stays_its_own() -> None:
 
 
 def test_adds_everywhere_are_one_broadcast_addition_per_layer() -> None:
-    rows = tuple(
-        (Intervention(v, layer, strength=s),) for v in (A, B) for layer in (0, 1, 3) for s in (1.0, 2.0)
-    )
+    rows = tuple((Intervention(v, layer, strength=s),) for v in (A, B) for layer in (0, 1, 3) for s in (1.0, 2.0))
     compiled = Plan((*rows, ())).compile(D, torch.bfloat16)
     for site in compiled.sites:
         (group,) = compiled.groups[site]

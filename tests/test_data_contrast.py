@@ -17,9 +17,7 @@ SENTENCE = " ".join(f"w{i}" for i in range(200))
 
 
 @given(WORDS, st.floats(0, 1), st.integers(0, 99))
-def test_corruption_is_never_empty_invents_no_word_and_keeps_its_seed(
-    words: list[str], rate: float, seed: int
-):
+def test_corruption_is_never_empty_invents_no_word_and_keeps_its_seed(words: list[str], rate: float, seed: int):
     text = " ".join(words)
     found = corrupt_tokens(text, rate, seed)
     assert found and set(found.split()) <= set(words)

@@ -14,15 +14,11 @@ CARD = SourceCard("mine", "https://example.org", None, "CC0-1.0", "Nobody 2026")
 
 
 def corpus(*rows: tuple[str, str | None]) -> Corpus:
-    examples = (
-        Example(f"mine-{i}", text, label, "jv", "mine", "train") for i, (text, label) in enumerate(rows)
-    )
+    examples = (Example(f"mine-{i}", text, label, "jv", "mine", "train") for i, (text, label) in enumerate(rows))
     return Corpus(tuple(examples), CARD, dropped=3)
 
 
-@given(
-    st.lists(st.text(), max_size=6).flatmap(lambda texts: st.tuples(st.just(texts), st.permutations(texts)))
-)
+@given(st.lists(st.text(), max_size=6).flatmap(lambda texts: st.tuples(st.just(texts), st.permutations(texts))))
 def test_the_hash_does_not_depend_on_the_order(pair: tuple[list[str], list[str]]):
     assert texts_sha256(pair[0]) == texts_sha256(pair[1])
 

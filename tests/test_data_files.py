@@ -57,9 +57,7 @@ def test_plain_text_has_one_text_a_line_and_drops_blank_ones(tmp_path: Path):
 def test_byte_order_mark_and_crlf_leave_no_trace(tmp_path: Path):
     for name in ("a.csv", "a.tsv"):
         sep = "," if name.endswith("csv") else "\t"
-        path = write(
-            tmp_path, name, b"\xef\xbb\xbf" + f"text{sep}label\r\nsatu{sep}x\r\ndua{sep}y\r\n".encode()
-        )
+        path = write(tmp_path, name, b"\xef\xbb\xbf" + f"text{sep}label\r\nsatu{sep}x\r\ndua{sep}y\r\n".encode())
         assert read_texts(path, label_column="label").labels == ("x", "y")
     assert read_texts(write(tmp_path, "a.txt", b"\xef\xbb\xbfsatu\r\ndua\r\n")).texts == ("satu", "dua")
 

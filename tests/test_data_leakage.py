@@ -47,9 +47,7 @@ def test_one_changed_word_in_ten_is_near_and_half_changed_is_not():
     changed = A.replace("winter", "autumn")
     (overlap,) = overlap_report({"a": [A], "b": [changed]}).overlaps
     assert (overlap.exact, overlap.near) == (0, 1) and JACCARD <= overlap.matches[0].similarity < 1
-    assert overlap_report(
-        {"a": [A], "b": ["The old harbour was opened for tourists and painters last summer."]}
-    ).clean
+    assert overlap_report({"a": [A], "b": ["The old harbour was opened for tourists and painters last summer."]}).clean
 
 
 def test_thirteen_shared_words_in_a_row_are_near_however_long_the_rest_and_twelve_are_not():
@@ -68,14 +66,8 @@ def test_repeats_inside_a_group_are_not_leakage():
 def test_rows_to_leave_out_make_the_groups_clean():
     groups = {"train": [A, B, LONG, A], "test": [A.lower(), "x " * 30, LONG + " more"], "vectors": [B]}
     report = overlap_report(groups)
-    assert (
-        report.rows("train") == (0, 1, 2, 3)
-        and report.rows("test") == (0, 2)
-        and report.rows("vectors") == (0,)
-    )
-    kept = {
-        name: [t for i, t in enumerate(texts) if i not in report.rows(name)] for name, texts in groups.items()
-    }
+    assert report.rows("train") == (0, 1, 2, 3) and report.rows("test") == (0, 2) and report.rows("vectors") == (0,)
+    kept = {name: [t for i, t in enumerate(texts) if i not in report.rows(name)] for name, texts in groups.items()}
     assert overlap_report(kept).clean
     with pytest.raises(SteerlabError, match="give one of train, test, vectors"):
         report.rows("dev")
@@ -84,17 +76,13 @@ def test_rows_to_leave_out_make_the_groups_clean():
 def test_assert_clean_names_groups_counts_and_an_example():
     with pytest.raises(SteerlabError) as caught:
         overlap_report({"vectors": [A], "test": [A]}).assert_clean()
-    assert "vectors and test share 1 exact and 0 near texts" in str(caught.value) and A[:30] in str(
-        caught.value
-    )
+    assert "vectors and test share 1 exact and 0 near texts" in str(caught.value) and A[:30] in str(caught.value)
 
 
 def test_the_report_is_json_with_the_thresholds_and_few_examples():
     report = overlap_report({"a": [f"{A} {i}" for i in range(20)], "b": [f"{A} {i}" for i in range(20)]})
     told = json.loads(report.to_json())
-    assert (
-        told["clean"] is False and told["sizes"] == {"a": 20, "b": 20} and told["rules"]["jaccard"] == JACCARD
-    )
+    assert told["clean"] is False and told["sizes"] == {"a": 20, "b": 20} and told["rules"]["jaccard"] == JACCARD
     assert told["pairs"][0]["exact"] == 20 and len(told["pairs"][0]["examples"]) == 3
     assert report.describe() == "a / b: 20 exact, 20 near"
 
@@ -111,9 +99,7 @@ def grams(text: str) -> set[str]:
 def slow(first: list[str], second: list[str]) -> set[tuple[int, int]]:
     """Every pair compared, gram sets as sets of strings."""
     found = set()
-    for (i, a), (j, b) in itertools.product(
-        enumerate(map(normalise, first)), enumerate(map(normalise, second))
-    ):
+    for (i, a), (j, b) in itertools.product(enumerate(map(normalise, first)), enumerate(map(normalise, second))):
         if min(len(a), len(b)) >= 20 and len(grams(a) & grams(b)) >= JACCARD * len(grams(a) | grams(b)):
             found.add((i, j))
     return found
@@ -163,17 +149,13 @@ def test_ntrex_splits_share_no_sentence_in_any_language(shared):
 def test_vector_texts_do_not_stand_in_the_tests_of_sib200(shared):
     for code in ("am", "id"):
         vectors = load("ntrex", code, "vectors", root=shared).texts
-        overlap_report(
-            {"vectors": vectors, "test": load("sib200", code, "test", root=shared).texts}
-        ).assert_clean()
+        overlap_report({"vectors": vectors, "test": load("sib200", code, "test", root=shared).texts}).assert_clean()
 
 
 def test_parallel_reviews_leak_into_the_sentiment_set_they_come_from_and_the_lm_split_does_not(shared):
     vectors = load("nusax-mt", "jv", "vectors", root=shared).texts
     assert (
-        overlap_report({"vectors": vectors, "train": load("nusax", "jv", "train", root=shared).texts})
-        .overlaps[0]
-        .exact
+        overlap_report({"vectors": vectors, "train": load("nusax", "jv", "train", root=shared).texts}).overlaps[0].exact
         == 200
     )
     overlap_report({"vectors": vectors, "lm": load("nusax", "jv", "lm", root=shared).texts}).assert_clean()

@@ -46,13 +46,9 @@ def test_a_stop_before_a_small_letter_ends_nothing():
 def test_slovak_treebank_lines_become_sentences(shared):
     texts = load("ud-text", "sk", root=shared).texts
     assert len(texts) > 8000 and len(set(texts)) == len(texts)
-    closed = sum(
-        text.rstrip("\"“”»').,; ")[-1:] != "" and text.rstrip("\"“”»') ")[-1] in ".!?…" for text in texts
-    )
+    closed = sum(text.rstrip("\"“”»').,; ")[-1:] != "" and text.rstrip("\"“”»') ")[-1] in ".!?…" for text in texts)
     assert closed > 0.95 * len(texts)
-    assert Counter(len(text) > 80 for text in texts)[True] > 1000, (
-        "sentences longer than the wrapping width are whole"
-    )
+    assert Counter(len(text) > 80 for text in texts)[True] > 1000, "sentences longer than the wrapping width are whole"
 
 
 def test_the_sample_set_has_six_sentences_for_every_label_and_language():

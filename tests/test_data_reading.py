@@ -56,13 +56,9 @@ def test_sib200_comes_from_the_hub_by_its_configuration(online):
 
 def test_class_numbers_become_their_names_and_scripts_are_never_run(online):
     names = datasets.ClassLabel(names=["negative", "neutral", "positive"])
-    features = datasets.Features(
-        {"id": datasets.Value("string"), "text": datasets.Value("string"), "label": names}
-    )
+    features = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("string"), "label": names})
     asked = online(
-        datasets.Dataset.from_dict(
-            {"id": ["a", "b"], "text": ["apik", "ala"], "label": [2, 0]}, features=features
-        )
+        datasets.Dataset.from_dict({"id": ["a", "b"], "text": ["apik", "ala"], "label": [2, 0]}, features=features)
     )
     assert load("nusax", "jv", "test").labels == ("positive", "negative")
     assert asked[0]["path"] == "indonlp/NusaX-senti" and asked[0]["revision"] == "refs/convert/parquet"
@@ -71,9 +67,7 @@ def test_class_numbers_become_their_names_and_scripts_are_never_run(online):
 
 def test_ntrex_comes_from_the_hub_in_document_order(online):
     asked = online(
-        datasets.Dataset.from_dict(
-            {"dan_Latn": [f"linje {i}" for i in range(1997)], "eng_Latn": ["x"] * 1997}
-        )
+        datasets.Dataset.from_dict({"dan_Latn": [f"linje {i}" for i in range(1997)], "eng_Latn": ["x"] * 1997})
     )
     found = load("ntrex", "da", "vectors")
     assert asked[0]["path"] == "mteb/NTREX" and asked[0]["split"] == "test"
@@ -113,9 +107,7 @@ def test_a_hub_set_that_lost_a_column_is_not_guessed_at(online):
         load("sib200", "jv")
 
 
-def test_the_argument_beats_the_variable_and_both_must_be_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_argument_beats_the_variable_and_both_must_be_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.setenv("STEERLAB_DATA", str(tmp_path))

@@ -71,10 +71,7 @@ def test_sib200_is_parallel_and_its_labels_are_the_task_s(shared):
             assert set(found.labels) == set(TASKS["topic"].labels)
             assert found.dropped == (1 if (code, split) == ("su", "train") else 0)
             assert {e.id for e in found.examples} <= {e.id for e in reference.examples}
-    assert (
-        load("sib200", "jv", "dev", root=shared).sha256
-        == load("sib200", "jv", "validation", root=shared).sha256
-    )
+    assert load("sib200", "jv", "dev", root=shared).sha256 == load("sib200", "jv", "validation", root=shared).sha256
 
 
 @pytest.mark.parametrize(
@@ -127,10 +124,7 @@ def test_parallel_ids_name_the_same_sentence_in_every_language(shared):
     assert [e.id for e in german.examples] == [e.id for e in danish.examples]
     reviews = [load("nusax-mt", code, "vectors", root=shared) for code in ("id", "jv", "su", "en")]
     assert len({tuple(e.id for e in corpus.examples) for corpus in reviews}) == 1
-    assert (
-        reviews[0].examples[0].id == "nusax-mt-train-300"
-        and reviews[0].examples[-1].id == "nusax-mt-valid-99"
-    )
+    assert reviews[0].examples[0].id == "nusax-mt-train-300" and reviews[0].examples[-1].id == "nusax-mt-valid-99"
 
 
 def test_the_lm_split_is_the_first_three_hundred_training_rows(shared):
@@ -150,9 +144,7 @@ def test_danish_plain_training_text_leaves_out_rated_test_sentences(shared):
 
 def test_danish_valence_signs_are_those_of_the_published_counts(shared):
     counts = Counter(
-        label
-        for split in ("train", "valid", "test")
-        for label in load("lcc-danish", "da", split, root=shared).labels
+        label for split in ("train", "valid", "test") for label in load("lcc-danish", "da", split, root=shared).labels
     )
     assert counts == {"positive": 129, "negative": 94, "neutral": 276}
 

@@ -14,9 +14,7 @@ MARKS = "\"'„“”‘’‚«»‹›`´-–—…. ,;:!?()[]\u00a0\u200f\u20
 
 
 @given(st.one_of(st.text(), st.text(alphabet=MARKS, max_size=30)))
-@example(
-    "İ’)‘"
-)  # the small form of this letter ends in a combining dot, after which the apostrophe opens a quotation
+@example("İ’)‘")  # the small form of this letter ends in a combining dot, after which the apostrophe opens a quotation
 def test_normalising_twice_is_normalising_once(text: str):
     once = normalise_surface(text)
     assert normalise_surface(once) == once

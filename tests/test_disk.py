@@ -25,9 +25,7 @@ def _broken_write(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(os, "write", write)
 
 
-def test_replace_keeps_the_old_content_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_replace_keeps_the_old_content_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.md"
     replace(file, b"old")
     _broken_write(monkeypatch, 2)

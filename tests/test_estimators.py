@@ -169,18 +169,14 @@ def test_paired_pca_finds_the_planted_direction_and_turns_with_the_sides() -> No
     got = paired_pca(a, b, LAYERS, name="v")
     assert (_cosine(got, _planted()) > 0.98).all()
     torch.testing.assert_close(paired_pca(b, a, LAYERS, name="v").direction, -got.direction)
-    broken = paired_pca(
-        a, b[torch.randperm(200, generator=torch.Generator().manual_seed(0))], LAYERS, name="v"
-    )
+    broken = paired_pca(a, b[torch.randperm(200, generator=torch.Generator().manual_seed(0))], LAYERS, name="v")
     assert (_cosine(broken, _planted()) < 0.9).all()
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0, "oas"])
 def test_shrinkage_lda_equals_its_definition(shrinkage: Literal["oas"] | float) -> None:
     a, b = _two_sides(60)
-    got = shrinkage_lda(
-        _moments(a, covariance=True), _moments(b, covariance=True), name="v", shrinkage=shrinkage
-    )
+    got = shrinkage_lda(_moments(a, covariance=True), _moments(b, covariance=True), name="v", shrinkage=shrinkage)
     for row in range(2):
         p, q = a[:, row].double().numpy(), b[:, row].double().numpy()
         centred = np.concatenate([p - p.mean(0), q - q.mean(0)])

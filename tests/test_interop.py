@@ -48,9 +48,7 @@ def stories(shared: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_converted_model_gives_the_logits_of_llama2c(tokenizer: Path, tmp_path: Path, tied: bool) -> None:
     c = llama2c.random_checkpoint(seed=3, tied=tied)
-    model = load(
-        str(from_llama2c(llama2c.write_checkpoint(c, tmp_path / "m.bin"), tokenizer, tmp_path / "hf"))
-    )
+    model = load(str(from_llama2c(llama2c.write_checkpoint(c, tmp_path / "m.bin"), tokenizer, tmp_path / "hf")))
     found = model.forward(left_pad([IDS], 0), logits=True).logits
     assert found is not None
     np.testing.assert_allclose(found[0].numpy(), llama2c.forward(c, IDS), atol=1e-5)
@@ -61,9 +59,7 @@ def test_without_the_reordering_of_q_and_k_it_would_not(
 ) -> None:
     c = llama2c.random_checkpoint(seed=3)
     monkeypatch.setattr(interop, "_halves", lambda weight, heads: weight.clone())
-    model = load(
-        str(from_llama2c(llama2c.write_checkpoint(c, tmp_path / "m.bin"), tokenizer, tmp_path / "hf"))
-    )
+    model = load(str(from_llama2c(llama2c.write_checkpoint(c, tmp_path / "m.bin"), tokenizer, tmp_path / "hf")))
     found = model.forward(left_pad([IDS], 0), logits=True).logits
     assert found is not None
     assert np.abs(found[0].numpy() - llama2c.forward(c, IDS)).max() > 0.1
@@ -143,9 +139,7 @@ def _spoil_checkpoint(what: str, c: llama2c.Checkpoint, path: Path) -> Path:
         ("rope", "rotary tables"),
     ],
 )
-def test_a_checkpoint_that_is_none_gives_one_sentence(
-    tokenizer: Path, tmp_path: Path, what: str, says: str
-) -> None:
+def test_a_checkpoint_that_is_none_gives_one_sentence(tokenizer: Path, tmp_path: Path, what: str, says: str) -> None:
     bad = _spoil_checkpoint(what, llama2c.random_checkpoint(), tmp_path / "m.bin")
     with pytest.raises(SteerlabError, match=says) as caught:
         from_llama2c(bad, tokenizer, tmp_path / "hf")

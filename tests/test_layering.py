@@ -42,8 +42,7 @@ def test_imports_run_downwards() -> None:
 
 def test_imports_run_in_no_circle() -> None:
     graph = {
-        name: [other for _, other in walls.inner_imports(name, source, MODULES)]
-        for name, source in MODULES.items()
+        name: [other for _, other in walls.inner_imports(name, source, MODULES)] for name, source in MODULES.items()
     }
     assert not walls.cycle(graph)
 
@@ -80,9 +79,7 @@ def test_no_file_names_a_machine() -> None:
     for path in walls.tracked():
         data = path.read_bytes()
         if b"\0" not in data[:8192]:
-            found[path.relative_to(walls.ROOT).as_posix()] = walls.machine_paths(
-                data.decode("utf-8", errors="replace")
-            )
+            found[path.relative_to(walls.ROOT).as_posix()] = walls.machine_paths(data.decode("utf-8", errors="replace"))
     assert "pyproject.toml" in found
     _nothing(found)
 
@@ -185,16 +182,12 @@ def test_the_safety_wall_catches(source: str) -> None:
 
 def test_the_safety_wall_lets_pass() -> None:
     assert (
-        walls.unsafe(
-            "torch.load(p, weights_only=True)\nload(n, trust_remote_code=False)\n'pickle, torch.load(p)'"
-        )
+        walls.unsafe("torch.load(p, weights_only=True)\nload(n, trust_remote_code=False)\n'pickle, torch.load(p)'")
         == []
     )
 
 
-@pytest.mark.parametrize(
-    "call", ["torch.manual_seed(1)", "np.random.seed(1)", "random.seed(1)", "set_seed(1)"]
-)
+@pytest.mark.parametrize("call", ["torch.manual_seed(1)", "np.random.seed(1)", "random.seed(1)", "set_seed(1)"])
 def test_the_seeding_wall_catches(call: str) -> None:
     assert len(walls.seeding("generation", call)) == 1
     assert walls.seeding("generation", "torch.Generator().manual_seed(1)\nnp.random.default_rng(1)") == []

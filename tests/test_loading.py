@@ -36,9 +36,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def test_a_local_folder_loads_and_is_the_model_that_was_saved(folder: Path) -> None:
     model, same = load(str(folder), device="cpu"), tiny("llama")
     batch = same.encode(["hello"])
-    assert torch.equal(
-        model.forward(batch, read=[Site(3)])[Site(3)], same.forward(batch, read=[Site(3)])[Site(3)]
-    )
+    assert torch.equal(model.forward(batch, read=[Site(3)])[Site(3)], same.forward(batch, read=[Site(3)])[Site(3)])
     assert model.name == str(folder)
     assert (model.n_layers, model.d_model, model.vocab_size, model.context_length) == (4, 32, 262, 256)
     assert (model.dtype, model.device.type) == (torch.float32, "cpu")
@@ -51,14 +49,10 @@ def test_the_dtype_is_the_one_asked_for(folder: Path) -> None:
 
 
 def test_options_reach_transformers(folder: Path) -> None:
-    assert (
-        load(str(folder), device="cpu", attn_implementation="eager").hf.config._attn_implementation == "eager"
-    )
+    assert load(str(folder), device="cpu", attn_implementation="eager").hf.config._attn_implementation == "eager"
 
 
-def test_the_bundled_model_is_looked_for_in_the_package(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bundled_model_is_looked_for_in_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "bundled_path", lambda: folder)
     assert load("polyglot-mini", device="cpu").name == "polyglot-mini"
 
@@ -88,9 +82,7 @@ def test_an_unknown_name_offline_is_one_sentence(name: str) -> None:
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder", "../no-such-folder"]
-)
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder", "../no-such-folder"])
 def test_a_path_without_a_folder_is_not_asked_for_on_the_hub(name: str) -> None:
     with pytest.raises(SteerlabError, match=f"there is no folder {name}: give"):
         load(name)
@@ -153,9 +145,7 @@ class _Deaf(nn.Module):
 def test_a_model_in_which_an_edit_has_no_effect_is_refused() -> None:
     hf = hf_model("llama")
     hf.model.norm = _Deaf()
-    with pytest.raises(
-        SteerlabError, match="an edit of the residual stream at block 3 of deaf changes nothing"
-    ):
+    with pytest.raises(SteerlabError, match="an edit of the residual stream at block 3 of deaf changes nothing"):
         wrap(hf, tokenizer(), name="deaf")
 
 
@@ -167,14 +157,14 @@ class _Narrow(nn.Module):
         self.self_attn, self.mlp, self.attention_type = block.self_attn, block.mlp, "full_attention"
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return self.mlp(hidden_states)[:, -1]
+        return self.mlp(hidden_states)[:, -1:]
 
 
 def test_a_block_of_another_shape_is_refused() -> None:
     hf = hf_model("llama")
     hf.model.layers[3] = _Narrow(hf.model.layers[3])
     with pytest.raises(
-        SteerlabError, match=r"block 3 of narrow gives a tensor of shape \(2, 32\), expected .* \(2, 3, 32\)"
+        SteerlabError, match=r"block 3 of narrow gives a tensor of shape \(2, 1, 32\), expected .* \(2, 3, 32\)"
     ):
         wrap(hf, tokenizer(), name="narrow")
 
@@ -192,9 +182,5 @@ def test_the_digest_tells_models_of_one_name_apart_and_nothing_else() -> None:
 
 
 def test_revision_is_the_one_asked_for_else_the_hash_of_the_weights(folder: Path) -> None:
-    assert (
-        load(str(folder), device="cpu").revision
-        == tiny("llama").revision
-        == weights_digest(hf_model("llama"))
-    )
+    assert load(str(folder), device="cpu").revision == tiny("llama").revision == weights_digest(hf_model("llama"))
     assert wrap(hf_model("llama"), tokenizer(), revision="abc").revision == "abc"

@@ -17,10 +17,7 @@ SITES = (Site(0), Site(2), Site(2, "attn_out"))
 
 
 def _data(n: int = 40, d: int = 6, seed: int = 0) -> torch.Tensor:
-    return (
-        torch.randn(3, n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, 4).view(3, 1, 1)
-        + 7
-    )
+    return torch.randn(3, n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, 4).view(3, 1, 1) + 7
 
 
 def _moments(x: torch.Tensor, weight: torch.Tensor | None = None, cuts: tuple[int, ...] = ()) -> Moments:

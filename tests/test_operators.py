@@ -20,9 +20,7 @@ def _unit(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Ten
 
 
 def _h(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return 5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
-        dtype
-    )
+    return 5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -98,11 +96,7 @@ def test_rotate_by_the_whole_angle_points_along_v_and_further_turns_past_it() ->
 def test_rotate_leaves_h_alone_where_no_plane_is_defined(dtype: torch.dtype) -> None:
     v = _unit(8, dtype=torch.float64).to(torch.float32)
     h = torch.stack([3 * v, -3 * v, 0 * v])
-    h = (
-        h.to(dtype)
-        if dtype != torch.bfloat16
-        else torch.stack([torch.eye(8)[0], -torch.eye(8)[0], 0 * v]).to(dtype)
-    )
+    h = h.to(dtype) if dtype != torch.bfloat16 else torch.stack([torch.eye(8)[0], -torch.eye(8)[0], 0 * v]).to(dtype)
     v = v if dtype != torch.bfloat16 else torch.eye(8)[0]
     torch.testing.assert_close(rotate(h, v, ONE, ZERO), h)
 
@@ -136,9 +130,7 @@ def test_strength_zero_in_one_row_leaves_just_that_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(OPERATORS))
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32_and_given_back_in_its_dtype(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_half_precision_is_computed_in_float32_and_given_back_in_its_dtype(name: str, dtype: torch.dtype) -> None:
     h, v, strength, target = _h(4, 64, dtype=dtype), _unit(64).float(), torch.tensor(0.7), torch.tensor(2.0)
     out = OPERATORS[name](h, v, strength, target)
     assert out.dtype == dtype

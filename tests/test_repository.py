@@ -89,9 +89,7 @@ def test_the_licence_is_apache_2_word_for_word() -> None:
 
 
 def test_the_version_is_one() -> None:
-    assert f"\nversion: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text(
-        encoding="utf-8"
-    )
+    assert f"\nversion: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_makefile_has_and_lists_its_targets() -> None:
@@ -99,18 +97,14 @@ def test_the_makefile_has_and_lists_its_targets() -> None:
     assert made >= TARGETS
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     for target in made:
-        assert re.search(rf"^ +{target} +\S", listed, flags=re.MULTILINE), (
-            f"make help does not tell of {target}"
-        )
+        assert re.search(rf"^ +{target} +\S", listed, flags=re.MULTILINE), f"make help does not tell of {target}"
     subprocess.run(["make", "-n", "-C", str(ROOT), *sorted(made)], capture_output=True, check=True)
 
 
 def test_ci_lints_and_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    steps = re.findall(
-        r"^make --no-print-directory (\w+)", script.read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
+    steps = re.findall(r"^make --no-print-directory (\w+)", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert steps == ["lint", "test"]
 
 
@@ -183,20 +177,11 @@ def test_the_readme_runs_as_printed(tmp_path: Path) -> None:
 def test_the_tree_in_the_readme_is_the_tree() -> None:
     """A folder whose files are drawn is drawn whole; the package is drawn whole."""
     blocks = [code for language in ("", "text") for _, code in code_blocks(_readme(), language)]
-    drawn = {
-        name
-        for code in blocks
-        if re.search(r"^\W*steerlab/", code, flags=re.MULTILINE)
-        for name in tree(code)
-    }
+    drawn = {name for code in blocks if re.search(r"^\W*steerlab/", code, flags=re.MULTILINE) for name in tree(code)}
     if not drawn:
         pytest.skip("README.md draws no tree yet")
     folders = {name.rpartition("/")[0] for name in drawn}
-    python = {
-        p.relative_to(ROOT).as_posix()
-        for p in walls.tracked()
-        if p.suffix == ".py" and p.name != "__init__.py"
-    }
+    python = {p.relative_to(ROOT).as_posix() for p in walls.tracked() if p.suffix == ".py" and p.name != "__init__.py"}
     there = {name for name in python if name.startswith("steerlab/") or name.rpartition("/")[0] in folders}
     drawn = {name for name in drawn if not name.endswith("__init__.py")}
     assert sorted(drawn - there) == [], "drawn in README.md, but not there"
@@ -205,9 +190,7 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
 
 def test_the_readme_names_only_targets_that_exist() -> None:
     named = set(
-        re.findall(
-            r"\bmake ([a-z-]+)\b", "\n".join(re.findall(r"```.*?```|`[^`\n]+`", _readme(), flags=re.DOTALL))
-        )
+        re.findall(r"\bmake ([a-z-]+)\b", "\n".join(re.findall(r"```.*?```|`[^`\n]+`", _readme(), flags=re.DOTALL)))
     )
     made = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
     assert named <= made

@@ -68,16 +68,12 @@ def test_uniform_equals_the_integer_reference_bit_for_bit() -> None:
 def test_uniform_is_never_0_or_1_even_at_the_ends_of_the_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = torch.tensor([[0, -1, 1 << 62, -(1 << 63)]])
     monkeypatch.setattr(sampling, "_mix_", lambda z: ends if z.ndim == 2 else z)
-    u = keyed_uniform(
-        torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.zeros_like(ends)
-    )
+    u = keyed_uniform(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.zeros_like(ends))
     assert u[0, 0] == 2.0**-53
     assert u[0, 1] == 1 - 2.0**-53
     assert ((u > 0) & (u < 1)).all()
     monkeypatch.setattr(sampling, "keyed_uniform", lambda *_: u.clone())
-    noise = gumbel(
-        torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.zeros_like(ends)
-    )
+    noise = gumbel(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.zeros_like(ends))
     assert float(noise.max() - noise.min()) < sampling._REACH
     assert noise.isfinite().all()
 
@@ -158,9 +154,7 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 def test_the_two_ways_of_drawing_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, keys, steps = _scores(16, 300), _keys(16), torch.arange(16)
     dense = sample(scores, keys, steps)
-    wide = torch.cat(
-        [scores, torch.full((16, 3000), -math.inf)], 1
-    )  # too few possible tokens for the dense way
+    wide = torch.cat([scores, torch.full((16, 3000), -math.inf)], 1)  # too few possible tokens for the dense way
     monkeypatch.setattr(sampling, "_sample_every", lambda *_: pytest.fail("the dense way was taken"))
     assert torch.equal(sample(wide, keys, steps), dense)
 

@@ -36,18 +36,14 @@ def test_cosines_are_those_of_the_raw_rows_layer_by_layer() -> None:
 
 def test_a_vector_and_its_opposite_have_cosine_minus_one_whatever_their_norm() -> None:
     a = _vector(1)
-    torch.testing.assert_close(
-        cosine_matrix([a, -3 * a])[:, 0, 1], torch.full((3,), -1.0, dtype=torch.float64)
-    )
+    torch.testing.assert_close(cosine_matrix([a, -3 * a])[:, 0, 1], torch.full((3,), -1.0, dtype=torch.float64))
 
 
 def test_angles_are_exact_for_small_and_right_and_flat_ones() -> None:
     base = torch.eye(4, dtype=torch.float64)
     for angle in (0.0, 1e-4, 0.3, math.pi / 2, 3.0, math.pi):
         a = SteeringVector.from_raw("a", base[:1], (0,))
-        b = SteeringVector.from_raw(
-            "b", (math.cos(angle) * base[:1] + math.sin(angle) * base[1:2]) * 2.5, (0,)
-        )
+        b = SteeringVector.from_raw("b", (math.cos(angle) * base[:1] + math.sin(angle) * base[1:2]) * 2.5, (0,))
         got, ratio = angle_norm(a, b)
         assert float(got) == pytest.approx(angle, abs=2e-7)
         assert float(ratio) == pytest.approx(1 / 2.5)

@@ -79,9 +79,7 @@ def test_another_configuration_is_refused_and_the_fields_are_named(tmp_path: Pat
     folder = work(tmp_path / "run")
     before = content(folder)
     other = {**CONFIG, "seed": 2, "sampling": {"top_p": 0.9, "temperature": 1.0}}
-    with pytest.raises(
-        SteerlabError, match=r"sampling\.temperature is 0\.8 there, 1\.0 now; seed is 1"
-    ) as caught:
+    with pytest.raises(SteerlabError, match=r"sampling\.temperature is 0\.8 there, 1\.0 now; seed is 1") as caught:
         RunFolder.open(folder, other)
     assert "give another folder" in str(caught.value)
     assert "top_p" not in str(caught.value)

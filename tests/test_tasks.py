@@ -16,9 +16,7 @@ CARD = SourceCard("mine", "https://example.org", None, "CC0-1.0", "Nobody 2026")
 
 
 def corpus(texts: list[str], label: str = "x") -> Corpus:
-    return Corpus(
-        tuple(Example(str(i), text, label, "jv", "mine", "train") for i, text in enumerate(texts)), CARD
-    )
+    return Corpus(tuple(Example(str(i), text, label, "jv", "mine", "train") for i, text in enumerate(texts)), CARD)
 
 
 def test_zero_shot_prompts_are_the_paper_s_wording():
@@ -49,9 +47,9 @@ def test_a_prompt_without_language_names_none_and_english_is_a_language():
                 text = prompt(name, label, None, examples)
                 assert "language" not in text and not any(other in text for other in names)
                 assert "{" not in text and "  " not in text
-                assert text == prompt(name, label, "en", examples).replace(
-                    " in English language", ""
-                ).replace(" in English", "")
+                assert text == prompt(name, label, "en", examples).replace(" in English language", "").replace(
+                    " in English", ""
+                )
                 assert prompt(name, label, "en", examples) != text
 
 

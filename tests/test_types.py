@@ -53,9 +53,7 @@ def test_token_ids_are_kept_or_left_alone_and_padding_is_neither() -> None:
     args = _one([-3, -2, -1, 0], [0, 1, 5, 0], [False, True, True, True])
     assert Positions(skip_ids=(1,)).mask(*args).tolist() == [[False, False, True, True]]
     assert Positions(only_ids=(0, 5)).mask(*args).tolist() == [[False, False, True, True]]
-    assert Positions(only_ids=(0, 5), skip_ids=(5,), stop=1).mask(*args).tolist() == [
-        [False, False, False, True]
-    ]
+    assert Positions(only_ids=(0, 5), skip_ids=(5,), stop=1).mask(*args).tolist() == [[False, False, False, True]]
     assert ALL.mask(*args).tolist() == [[False, True, True, True]]
 
 
@@ -88,9 +86,7 @@ def test_positions_are_read_from_text(text: str, positions: Positions) -> None:
     assert Positions.parse(str(positions)) == positions
 
 
-@pytest.mark.parametrize(
-    "text", ["", "everything", "last:0", "last:-1", "last:x", "3:3", "4:1", "a:b", "1:2:3", "5"]
-)
+@pytest.mark.parametrize("text", ["", "everything", "last:0", "last:-1", "last:x", "3:3", "4:1", "a:b", "1:2:3", "5"])
 def test_other_text_is_refused_with_what_is_known(text: str) -> None:
     with pytest.raises(SteerlabError, match="give one of all, prompt, last_prompt, generated, writing"):
         Positions.parse(text)

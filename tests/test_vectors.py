@@ -136,9 +136,7 @@ def test_project_out_leaves_the_orthogonal_part_and_nothing_else() -> None:
     left = a.project_out(b)
     assert (left.direction * b.direction).sum(-1).abs().max() < 1e-6
     gone = _whole(a) - _whole(left)
-    torch.testing.assert_close(
-        gone, (gone * b.direction).sum(-1, keepdim=True) * b.direction, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(gone, (gone * b.direction).sum(-1, keepdim=True) * b.direction, atol=1e-5, rtol=0)
     torch.testing.assert_close(_whole(left.project_out(b)), _whole(left))
     with pytest.raises(SteerlabError, match="'v1' is parallel to '-3\\*v1' at layer 0"):
         a.project_out(-3 * a)

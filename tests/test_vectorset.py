@@ -77,9 +77,7 @@ def test_half_a_set_is_no_set(tmp_path: Path) -> None:
 def test_an_interrupted_second_save_is_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_set({"am": _vector(1), "cs": _vector(2)}, tmp_path)
     original = SteeringVector.save
-    monkeypatch.setattr(
-        SteeringVector, "save", lambda self, path: original(self, path) if path.stem == "am" else 1 / 0
-    )
+    monkeypatch.setattr(SteeringVector, "save", lambda self, path: original(self, path) if path.stem == "am" else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_set({"am": _vector(3), "cs": _vector(4)}, tmp_path)
     with pytest.raises(SteerlabError, match="no readable set"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlab.loading import wrap
@@ -42,7 +43,7 @@ CORE = ("llama", "gemma2", "qwen2")
 CHAT = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
-@lru_cache(maxsize=1)
+@cache
 def _byte_tokenizer() -> Tokenizer:
     specials = ["<|pad|>", "<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>", "<|unk|>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -72,9 +73,7 @@ def tokenizer(bos: bool = True, chat: bool = True, pad: bool = True) -> PreTrain
     return made
 
 
-def hf_model(
-    family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any
-) -> PreTrainedModel:
+def hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """The transformers model of one family with random weights large enough that layers matter."""
     prefix, fields = FAMILIES[family]
     config = getattr(transformers, f"{prefix}Config")(**{**COMMON, **fields, **changes})
@@ -89,7 +88,7 @@ def hf_model(
     return model.to(dtype).eval()
 
 
-@lru_cache(maxsize=None)
+@cache
 def tiny(
     family: str,
     dtype: torch.dtype = torch.float32,
@@ -107,3 +106,9 @@ def vector(seed: int, stream: Stream = "resid_post", layers: int = LAYERS, width
     raw = torch.randn(layers, width, generator=torch.Generator().manual_seed(seed))
     norm = torch.arange(1.0, layers + 1)
     return SteeringVector.from_raw(f"v{seed}", raw, tuple(range(layers)), residual_norm=norm, stream=stream)
+
+
+def far(got: Tensor, want: Tensor, real: Tensor) -> float:
+    """Largest distance of a real token's vector (b s d) from the wanted one, relative to its norm."""
+    gap = (got - want)[real].detach().float().norm(dim=-1)
+    return float((gap / want[real].detach().float().norm(dim=-1)).max())

@@ -21,12 +21,12 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
     ("architecture", "batch", "decoding", "model", "loading", "bridge", "engines", "engines.*"),
-    ("capture", "generation"),
+    ("capture", "generation", "fitting"),
     ("evaluation", "evaluation.*", "store"),
     ("figures", "ablation", "synthesis", "interop"),
     ("recipes", "bundled.*"),
     ("",),
-    ("cli", "__main__"),
+    ("cli", "__main__", "commands", "commands.*"),
 )
 MATHS = {"errors", "types", *RANKS[1]}
 NOT_FOR_MATHS = {"nnsight", "transformers", "transformer_lens", "matplotlib", "datasets"}
@@ -67,14 +67,10 @@ def tracked(root: Path = ROOT) -> list[Path]:
     """Every file that is, or could next be, committed; without git, every file outside hidden folders."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        listed = (
-            subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().split("\0")
-        )
+        listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().split("\0")
         files = [root / name for name in listed if name]
     except (OSError, subprocess.CalledProcessError):
-        files = [
-            p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts)
-        ]
+        files = [p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     return sorted(path for path in files if path.is_file())
 
 
@@ -179,11 +175,7 @@ def unsafe(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                if (
-                    isinstance(key, ast.Constant)
-                    and key.value == "trust_remote_code"
-                    and not _is(value, False)
-                ):
+                if isinstance(key, ast.Constant) and key.value == "trust_remote_code" and not _is(value, False):
                     found.append(f"line {node.lineno}: trust_remote_code")
         if not isinstance(node, ast.Call):
             continue
@@ -230,9 +222,7 @@ def undocumented(source: str) -> list[str]:
 
     def look(body: list[ast.stmt], owner: str) -> None:
         for node in body:
-            if not isinstance(
-                node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-            ) or node.name.startswith("_"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue
             marks = {_dotted(mark).split(".")[-1] for mark in node.decorator_list}
             if not ast.get_docstring(node) and not marks & {
@@ -253,9 +243,7 @@ def undocumented(source: str) -> list[str]:
 def machine_paths(text: str) -> list[str]:
     """No file names a place on the machine it was written on."""
     lines = enumerate(text.split("\n"), 1)
-    return [
-        f"line {number}: {match.group()}" for number, line in lines for match in MACHINE_PATH.finditer(line)
-    ]
+    return [f"line {number}: {match.group()}" for number, line in lines for match in MACHINE_PATH.finditer(line)]
 
 
 def _dotted(node: ast.AST) -> str:

@@ -1,1 +1,3 @@
-"""What ships with the package: the small multilingual model, its vectors, and a sample set written for this project."""
+"""What ships with the package: the small multilingual model, its vectors, and a sample set written for this
+project.
+"""

@@ -1,7 +1,9 @@
-"""The training text of polyglot-mini: openly licensed *train* splits in twelve languages, most of it behind the tasks' own prompts.
+"""The training text of polyglot-mini: openly licensed *train* splits in twelve languages, most of it behind the
+tasks' own prompts.
 
-Nothing that later serves as a test (SIB-200 dev and test, the held-out parts of NTREX, NusaX and the Slovene pairs, this project's
-own sample set) and nothing the bundled vectors are fitted on is read here: `steerlab.data` keeps those splits apart.
+Nothing that later serves as a test (SIB-200 dev and test, the held-out parts of NTREX, NusaX and the Slovene
+pairs, this project's own sample set) and nothing the bundled vectors are fitted on is read here:
+`steerlab.data` keeps those splits apart.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Passage:
 class Mixture:
     """How documents are drawn. Shares are of documents; what is left of 1 is bare text behind BOS alone."""
 
-    language_power: float = 0.5  # a language's share goes with (bytes of text) ** power, so small languages are repeated
+    language_power: float = (
+        0.5  # a language's share goes with (bytes of text) ** power, so small languages are repeated
+    )
     labelled_boost: int = 3  # SIB-200 topic sentences are few and are what the topic prompt asks for
     zero_shot: float = 0.52
     few_shot: float = 0.12
@@ -47,7 +51,9 @@ class Mixture:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cut long text at sentence ends into pieces of at most about `MAX_WORDS` words; newlines become spaces (answers are one line)."""
+    """Cut long text at sentence ends into pieces of at most about `MAX_WORDS` words; newlines become spaces
+    (answers are one line).
+    """
     text = " ".join(text.split())
     if len(text.split()) <= MAX_WORDS:
         yield text
@@ -63,14 +69,19 @@ def _pieces(text: str) -> Iterator[str]:
         yield " ".join(piece[: 2 * MAX_WORDS])
 
 
-TOPIC_OF = {"sports": "sports", "technology": "science/technology"}  # NusaWrites topics that mean the same as a SIB-200 topic
+TOPIC_OF = {
+    "sports": "sports",
+    "technology": "science/technology",
+}  # NusaWrites topics that mean the same as a SIB-200 topic
 
 
 def passages(root: Path | None = None) -> list[Passage]:
     """Every training passage, in a fixed order. Reads the local data folder `root` (or `STEERLAB_DATA`)."""
     found: list[Passage] = []
 
-    def add(name: str, language: str, split: str, task: str | None = None, rename: dict[str, str] | None = None) -> None:
+    def add(
+        name: str, language: str, split: str, task: str | None = None, rename: dict[str, str] | None = None
+    ) -> None:
         for example in data.load(name, language, split=split, root=root).examples:
             label = example.label if rename is None else rename.get(example.label or "")
             known = task is not None and label in tasks.TASKS[task].labels
@@ -127,7 +138,9 @@ def held_out_texts(language: str, root: Path | None = None) -> dict[str, list[st
 
 
 def _without_leaks(found: list[Passage], root: Path | None) -> list[Passage]:
-    """Drop passages that equal or nearly equal a held-out text (see `steerlab.data.leakage` for what "nearly" is)."""
+    """Drop passages that equal or nearly equal a held-out text (see `steerlab.data.leakage` for what "nearly"
+    is).
+    """
     drop: set[int] = set()
     for language in LANGUAGES:
         rows = [i for i, p in enumerate(found) if p.language == language]
@@ -155,7 +168,10 @@ def train_tokenizer(texts: list[Passage], vocab_size: int = 8192) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     budget = 700_000
     sample: list[str] = []
@@ -169,7 +185,9 @@ def train_tokenizer(texts: list[Passage], vocab_size: int = 8192) -> Tokenizer:
                 size += len(text.encode())
                 if size >= budget:
                     break
-    prompts = [tasks.prompt(t, label, code) for t, task in tasks.TASKS.items() for label in task.labels for code in LANGUAGES]
+    prompts = [
+        tasks.prompt(t, label, code) for t, task in tasks.TASKS.items() for label in task.labels for code in LANGUAGES
+    ]
     tokenizer.train_from_iterator(sample + prompts * 5, trainer)
     return tokenizer
 
@@ -185,7 +203,8 @@ def plain_prompt(language: str | None) -> str:
 class DocumentStream:
     """Endless, seeded stream of training documents `(token ids, number of prompt tokens)`.
 
-    Each language is walked in shuffled epochs; which language comes next, and behind which prompt, is drawn from the mixture.
+    Each language is walked in shuffled epochs; which language comes next, and behind which prompt, is drawn
+    from the mixture.
     """
 
     def __init__(self, texts: list[Passage], tokenizer: Tokenizer, mixture: Mixture, max_tokens: int) -> None:
@@ -241,8 +260,9 @@ class DocumentStream:
 def pack(stream: Iterator[tuple[list[int], int]], rows: int, length: int, window: int = 1500) -> Iterator[np.ndarray]:
     """First-fit-decreasing packing of whole documents into rows of `length` tokens.
 
-    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding), and 1 where the token is to be
-    predicted (answers and bare text, never prompts). Documents do not see each other: the document number becomes the mask.
+    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding), and 1 where
+    the token is to be predicted (answers and bare text, never prompts). Documents do not see each other: the
+    document number becomes the mask.
     """
     ready: list[list[tuple[list[int], int]]] = []
     rng = np.random.default_rng(0)
@@ -273,5 +293,7 @@ def pack(stream: Iterator[tuple[list[int], int]], rows: int, length: int, window
 
 
 def held_out(root: Path | None = None) -> dict[str, list[str]]:
-    """SIB-200 dev sentences (99, parallel in all twelve languages): what bits per byte are measured on. Never trained on."""
+    """SIB-200 dev sentences (99, parallel in all twelve languages): what bits per byte are measured on. Never
+    trained on.
+    """
     return {code: list(data.load("sib200", code, split="valid", root=root).texts) for code in LANGUAGES}

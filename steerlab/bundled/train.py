@@ -1,8 +1,9 @@
-"""Train polyglot-mini from scratch: `python -m steerlab.bundled.train --minutes 95` (CPU) or on a GPU with `--device cuda`.
+"""Train polyglot-mini from scratch: `python -m steerlab.bundled.train --minutes 95` (CPU) or on a GPU with
+`--device cuda`.
 
-Two steps, so that the second needs nothing but torch and transformers: `prepare` writes the tokenizer and packed token batches,
-`fit` trains on them. The schedule ends at `--tokens` or at `--minutes`, whichever comes first; with `--tokens` alone and one thread
-the run is reproducible on one machine.
+Two steps, so that the second needs nothing but torch and transformers: `prepare` writes the tokenizer and
+packed token batches, `fit` trains on them. The schedule ends at `--tokens` or at `--minutes`, whichever comes
+first; with `--tokens` alone and one thread the run is reproducible on one machine.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def model_config(c: TrainConfig) -> LlamaConfig:
 
 
 def visible(document: Tensor) -> Tensor:
-    """Attention mask (b 1 s s): causal, and only within one document. Padding sees itself, so that no row of the softmax is empty."""
+    """Attention mask (b 1 s s): causal, and only within one document. Padding sees itself, so that no row of
+    the softmax is empty.
+    """
     same = document[:, None, :, None] == document[:, None, None, :]
     causal = torch.ones(document.shape[1], document.shape[1], dtype=torch.bool, device=document.device).tril()
     return same & causal
@@ -77,14 +80,20 @@ def positions(document: Tensor) -> Tensor:
     return index - torch.cummax(torch.where(start, index, 0), dim=1).values
 
 
-def loss_of(model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool, places: int = 0) -> tuple[Tensor, int]:
-    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made for those only.
+def loss_of(
+    model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool, places: int = 0
+) -> tuple[Tensor, int]:
+    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made
+    for those only.
 
-    `places` pads their number to a constant, so that every step allocates the same sizes: freshly mapped memory costs more than the padding.
+    `places` pads their number to a constant, so that every step allocates the same sizes: freshly mapped memory
+    costs more than the padding.
     """
     ids, document, target = batch[0].long(), batch[1], batch[2].bool()
     with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16):
-        hidden = backbone(input_ids=ids, attention_mask=visible(document), position_ids=positions(document), use_cache=False)  # type: ignore[operator]
+        hidden = backbone(
+            input_ids=ids, attention_mask=visible(document), position_ids=positions(document), use_cache=False
+        )  # type: ignore[operator]
         hidden = hidden.last_hidden_state
         wanted = target[:, 1:].reshape(-1).nonzero()[:, 0]
         n = int(wanted.numel())
@@ -110,7 +119,9 @@ def optimizers(model: LlamaForCausalLM, c: TrainConfig) -> list[torch.optim.Opti
 
 
 def rate(step: int, progress: float, c: TrainConfig) -> float:
-    """Share of the peak learning rate: linear warm-up, constant, then linear to zero over the last `cooldown` of the run."""
+    """Share of the peak learning rate: linear warm-up, constant, then linear to zero over the last `cooldown`
+    of the run.
+    """
     return min(1.0, (step + 1) / c.warmup_steps) * min(1.0, max(0.0, (1.0 - progress) / c.cooldown))
 
 
@@ -136,7 +147,9 @@ def bits_per_byte(model: LlamaForCausalLM, held: dict[str, list[list[int]]], siz
 
 
 def fit(packed: Path, out: Path, c: TrainConfig) -> None:
-    """Train on the batches under `packed` and write weights (bfloat16 safetensors), config and `training.json` to `out`."""
+    """Train on the batches under `packed` and write weights (bfloat16 safetensors), config and `training.json`
+    to `out`.
+    """
     torch.manual_seed(c.seed)
     stream = np.load(packed / "batches.npy", mmap_mode="r")
     held = json.loads((packed / "heldout.json").read_text())
@@ -147,7 +160,12 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
             p.data.mul_((2 * c.layers) ** -0.5)
     backbone = torch.compile(model.model, dynamic=False) if c.compile else model.model
     opts = optimizers(model, c)
-    places = int(max((stream[at : at + 256, 2].reshape(-1, c.rows * c.length) > 0).sum(1).max() for at in range(0, len(stream), 256)))
+    places = int(
+        max(
+            (stream[at : at + 256, 2].reshape(-1, c.rows * c.length) > 0).sum(1).max()
+            for at in range(0, len(stream), 256)
+        )
+    )
     began, tokens, step, curve, running = time.time(), 0, 0, [], 0.0
     last_report = began
     for index in _cycle(len(stream)):
@@ -169,15 +187,35 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
             value = float(loss.detach()) / n
             running = value if step == 1 else 0.98 * running + 0.02 * value
         if step % 50 == 0:
-            print(f"step {step} tokens {tokens / 1e6:.2f}M loss {running:.3f} progress {progress:.3f} {tokens / (time.time() - began):.0f} tok/s", flush=True)
+            print(
+                f"step {step} tokens {tokens / 1e6:.2f}M loss {running:.3f} progress {progress:.3f} "
+                f"{tokens / (time.time() - began):.0f} tok/s",
+                flush=True,
+            )
         if time.time() - last_report > 480 or step == 200:
             bpb = bits_per_byte(model, held["ids"], held["bytes"])
-            curve.append({"step": step, "tokens": tokens, "minutes": (time.time() - began) / 60, "loss": running, "bits_per_byte": bpb})
+            curve.append(
+                {
+                    "step": step,
+                    "tokens": tokens,
+                    "minutes": (time.time() - began) / 60,
+                    "loss": running,
+                    "bits_per_byte": bpb,
+                }
+            )
             print("bits per byte " + " ".join(f"{k} {v:.3f}" for k, v in bpb.items()), flush=True)
             save(model, out, c, curve, tokens, step)
             last_report = time.time()
     bpb = bits_per_byte(model, held["ids"], held["bytes"])
-    curve.append({"step": step, "tokens": tokens, "minutes": (time.time() - began) / 60, "loss": running, "bits_per_byte": bpb})
+    curve.append(
+        {
+            "step": step,
+            "tokens": tokens,
+            "minutes": (time.time() - began) / 60,
+            "loss": running,
+            "bits_per_byte": bpb,
+        }
+    )
     save(model, out, c, curve, tokens, step)
 
 
@@ -194,7 +232,8 @@ def save(model: LlamaForCausalLM, out: Path, c: TrainConfig, curve: list[dict], 
     fresh = LlamaForCausalLM(config).to(torch.bfloat16)
     fresh.load_state_dict(state)
     fresh.save_pretrained(out)
-    record = {"config": asdict(c), "tokens": tokens, "steps": step, "curve": curve}
+    parameters = sum(p.numel() for p in model.parameters())
+    record = {"parameters": parameters, "config": asdict(c), "tokens": tokens, "steps": step, "curve": curve}
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -209,16 +248,24 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
     tokenizer = corpus.train_tokenizer(texts, c.vocab)
     tokenizer.save(str(packed / "tokenizer.json"))
     stream = corpus.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
-    print("share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)), flush=True)
+    print(
+        "share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)),
+        flush=True,
+    )
     n = tokens // (c.rows * c.length)
-    batches = np.lib.format.open_memmap(packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length))
+    batches = np.lib.format.open_memmap(
+        packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length)
+    )
     targets = filled = 0
     for i, batch in zip(range(n), corpus.pack(iter(stream), c.rows, c.length), strict=False):
         batches[i] = batch
         filled += int((batch[1] > 0).sum())
         targets += int(batch[2].sum())
     batches.flush()
-    print(f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted", flush=True)
+    print(
+        f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted",
+        flush=True,
+    )
     held = corpus.held_out(root)
     ids = {code: [[corpus.BOS, *tokenizer.encode(t).ids, corpus.EOS] for t in texts] for code, texts in held.items()}
     size = {code: sum(len(t.encode()) for t in texts) for code, texts in held.items()}
@@ -226,11 +273,18 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
 
 
 def write_tokenizer(packed: Path, out: Path) -> None:
-    """Save the fast tokenizer with its special tokens, left padding and chat template. No token is added on encoding: the template holds BOS."""
+    """Save the fast tokenizer with its special tokens, left padding and chat template. Plain text gets BOS in
+    front, as Llama's does.
+    """
+    from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
+    core = Tokenizer.from_file(str(packed / "tokenizer.json"))
+    core.post_processor = processors.TemplateProcessing(
+        single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", 1)]
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(packed / "tokenizer.json"), pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
+        tokenizer_object=core, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
         additional_special_tokens=["<|user|>", "<|assistant|>"], padding_side="left", model_max_length=512,
     )  # fmt: skip
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -243,8 +297,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
     parser.add_argument("--packed", type=Path, default=Path("runs/polyglot-mini/packed"))
     parser.add_argument("--out", type=Path, default=Path("runs/polyglot-mini/model"))
-    parser.add_argument("--step", choices=("all", "prepare", "fit"), default="all")
-    parser.add_argument("--prepare-tokens", type=int, default=40_000_000, help="tokens to pack; training walks over them again if it needs more")
+    parser.add_argument("--step", choices=("all", "prepare", "fit", "tokenizer"), default="all")
+    parser.add_argument(
+        "--prepare-tokens",
+        type=int,
+        default=40_000_000,
+        help="tokens to pack; training walks over them again if it needs more",
+    )
     for field, value in asdict(TrainConfig()).items():
         kind = (lambda s: s.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
         parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=value)
@@ -254,7 +313,7 @@ def main() -> None:
         prepare(given["data"], given["packed"], given["prepare_tokens"], c)
     if given["step"] in ("all", "fit"):
         fit(given["packed"], given["out"], c)
-    if given["step"] == "all":
+    if given["step"] in ("all", "tokenizer"):
         write_tokenizer(given["packed"], given["out"])
 
 

@@ -1,4 +1,5 @@
-"""Which layer and strength to use for each bundled vector: a sweep on seed 0, written to `vectors/recommended.json` and `vectors/sweep.csv`.
+"""Which layer and strength to use for each bundled vector: a sweep on seed 0, written to
+`vectors/recommended.json` and `vectors/sweep.csv`.
 
 `python -m steerlab.bundled.tune` (minutes). Reported results use other seeds, see analyses/language_control.py.
 """
@@ -33,7 +34,9 @@ def task_prompts(language: str | None) -> list[str]:
 
 
 def language_sweep(model: TracedModel, samples: int = 2) -> pd.DataFrame:
-    """Share of texts in the target language, for every language vector x layer x strength, behind prompts that name no language."""
+    """Share of texts in the target language, for every language vector x layer x strength, behind prompts that
+    name no language.
+    """
     vectors = {code: bundled_vectors()[f"language-{code}"] for code in LANGUAGES}
     arms = grid(vectors, range(model.n_layers), STRENGTHS)
     texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=40), progress=True)
@@ -42,14 +45,21 @@ def language_sweep(model: TracedModel, samples: int = 2) -> pd.DataFrame:
 
 
 def weakest_of_the_best(scores: pd.DataFrame) -> pd.Series:
-    """The row with the smallest strength among those within `SLACK` of the best; ties go to the higher value, then the earlier layer."""
+    """The row with the smallest strength among those within `SLACK` of the best; ties go to the higher value,
+    then the earlier layer.
+    """
     near = scores[scores["value"] >= scores["value"].max() - SLACK]
     return near.sort_values(["strength", "value", "layer"], ascending=[True, False, True], kind="stable").iloc[0]
 
 
 def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFrame:
-    """distinct-2 and target-language share for the quality vector of one language, layer x strength, behind prompts that name the language."""
-    arms = [Arm("quality", (), -1, 0.0), *grid({"quality": bundled_vectors()[f"quality-{code}"]}, range(model.n_layers), QUALITY_STRENGTHS)]
+    """distinct-2 and target-language share for the quality vector of one language, layer x strength, behind
+    prompts that name the language.
+    """
+    arms = [
+        Arm("quality", (), -1, 0.0),
+        *grid({"quality": bundled_vectors()[f"quality-{code}"]}, range(model.n_layers), QUALITY_STRENGTHS),
+    ]
     texts = sweep(model, arms, task_prompts(code), samples, Settings(max_new_tokens=40), progress=True)
     texts["text"] = texts["text"].map(postprocess)
 
@@ -73,8 +83,16 @@ def main() -> None:
         own = quality_sweep(model, code)
         plain = own[own["strength"] == 0].iloc[0]
         kept = own[(own["strength"] > 0) & (own["language_share"] >= plain["language_share"] - 0.05)]
-        top = kept.sort_values(["distinct_2", "strength"], ascending=[False, True], kind="stable").iloc[0] if len(kept) else None
-        layer, strength = (int(top["layer"]), float(top["strength"])) if top is not None else (model.n_layers // 4, QUALITY_STRENGTHS[0])
+        top = (
+            kept.sort_values(["distinct_2", "strength"], ascending=[False, True], kind="stable").iloc[0]
+            if len(kept)
+            else None
+        )
+        layer, strength = (
+            (int(top["layer"]), float(top["strength"]))
+            if top is not None
+            else (model.n_layers // 4, QUALITY_STRENGTHS[0])
+        )
         found[f"quality-{code}"] = {"layer": layer, "strength": strength}
     (folder / "recommended.json").write_text(json.dumps(found, indent=2) + "\n")
 

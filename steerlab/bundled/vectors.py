@@ -1,7 +1,9 @@
-"""The vectors that ship with polyglot-mini: what they are fitted on, how to load them, and the command that fits them again.
+"""The vectors that ship with polyglot-mini: what they are fitted on, how to load them, and the command that
+fits them again.
 
-`python -m steerlab.bundled.vectors --data DIR` reads the "vectors" splits, which the model was not trained on: NTREX (news, ten languages) and
-NusaX (reviews; Javanese and Sundanese, tied to NTREX through Indonesian and English), and the Slovene back-translation pairs.
+`python -m steerlab.bundled.vectors --data DIR` reads the "vectors" splits, which the model was not trained on:
+NTREX (news, ten languages) and NusaX (reviews; Javanese and Sundanese, tied to NTREX through Indonesian and
+English), and the Slovene back-translation pairs.
 """
 
 from __future__ import annotations
@@ -22,19 +24,25 @@ RATE = 0.3  # share of corrupted tokens, as between the hops of the paper's back
 
 
 def bundled_vectors() -> dict[str, SteeringVector]:
-    """Language vectors ("language-jv", ...) and quality vectors ("quality-jv", ..., "quality-sl-backtranslated") of polyglot-mini."""
+    """Language vectors ("language-jv", ...) and quality vectors ("quality-jv", ...,
+    "quality-sl-backtranslated") of polyglot-mini.
+    """
     return load_set(Path(str(resources.files("steerlab.bundled"))) / "vectors")
 
 
 def vector_texts(root: Path | None = None) -> dict[str, dict[str, list[str]]]:
     """corpus -> language -> texts the bundled vectors are fitted on."""
-    ntrex = {c: list(data.load("ntrex", c, split="vectors", root=root).texts) for c in LANGUAGES if c not in ("jv", "su")}
+    ntrex = {
+        c: list(data.load("ntrex", c, split="vectors", root=root).texts) for c in LANGUAGES if c not in ("jv", "su")
+    }
     nusax = {c: list(data.load("nusax-mt", c, split="vectors", root=root).texts) for c in ("id", "en", "jv", "su")}
     return {"ntrex": ntrex, "nusax": nusax}
 
 
 def fit(model: TracedModel, root: Path | None = None) -> dict[str, SteeringVector]:
-    """Fit every bundled vector: twelve language vectors, twelve quality vectors against corrupted text, one against back-translation."""
+    """Fit every bundled vector: twelve language vectors, twelve quality vectors against corrupted text, one
+    against back-translation.
+    """
     texts = vector_texts(root)
     found = {vector.name: vector for vector in fit_language_vectors(model, texts, progress=True).values()}
     for code in LANGUAGES:

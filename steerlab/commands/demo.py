@@ -14,7 +14,11 @@ from steerlab.loading import load
 from steerlab.recipes import Condition, SynthesisConfig, evaluate, write_data
 
 LANGUAGES = ("am", "jv", "su")
-METRICS = {"language_share": "texts in the target language (%)", "distinct_2": "distinct-2 (%)", "macro_f1": "macro-F1 on human texts (%)"}
+METRICS = {
+    "language_share": "texts in the target language (%)",
+    "distinct_2": "distinct-2 (%)",
+    "macro_f1": "macro-F1 on human texts (%)",
+}
 NAMES = {
     "unsteered": "language named, unsteered",
     "language": "language named, language-steered",
@@ -28,8 +32,12 @@ NAMES = {
 def run(out: Path, per_label: int, seed: int, progress: bool) -> tuple[list[dict[str, Any]], Path]:
     """Write, measure, draw. Returns the summary rows and the figure's path."""
     model = load()
-    config = SynthesisConfig(LANGUAGES, ("topic", "sentiment"), per_label=per_label, source="sample", settings=Settings(seed=seed))
-    by_kind = {kind: interventions(Steering(kind), LANGUAGES, model, seed) for kind in ("language", "quality", "random")}
+    config = SynthesisConfig(
+        LANGUAGES, ("topic", "sentiment"), per_label=per_label, source="sample", settings=Settings(seed=seed)
+    )
+    by_kind = {
+        kind: interventions(Steering(kind), LANGUAGES, model, seed) for kind in ("language", "quality", "random")
+    }
     conditions = [
         Condition("unsteered", {}),
         Condition("language", by_kind["language"]),
@@ -42,7 +50,11 @@ def run(out: Path, per_label: int, seed: int, progress: bool) -> tuple[list[dict
     with folder:
         metrics = evaluate(written.samples, model=model, source="sample")
         figure, table = draw(metrics)
-        record = {"config": config.to_json(), "model_revision": model.revision, "per": "mean over topic and sentiment"}
+        record = {
+            "config": config.to_json(),
+            "model_revision": model.revision,
+            "per": "mean over topic and sentiment",
+        }
         paths = figures.save(figure, table, folder.path / "figures", "demo", record)
         finish(folder, written, metrics, config, None, bundled=False)
     return summary(metrics), paths[0]
@@ -66,7 +78,14 @@ def draw(metrics: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
     for axes, (metric, label) in zip(panels, METRICS.items(), strict=True):
         own = table[table["metric"] == metric]
         figures.dots(
-            axes, own, place="language", series="condition", order=LANGUAGES, series_order=list(NAMES), names=NAMES, percent=True
+            axes,
+            own,
+            place="language",
+            series="condition",
+            order=LANGUAGES,
+            series_order=list(NAMES),
+            names=NAMES,
+            percent=True,
         )
         axes.set_ylabel(label)
         axes.set_ylim(0, 105)

@@ -25,7 +25,9 @@ def run(where: Path, source: str, seeds: int, model: str, root: Path | None) -> 
     for number, row in enumerate(rows, start=1):
         missing = [c for c in COLUMNS if c not in row]
         if missing:
-            raise SteerlabError(f"row {number} of {where} has no {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}.")
+            raise SteerlabError(
+                f"row {number} of {where} has no {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}."
+            )
         row.setdefault("condition", "all")
     traced = None if model == "none" else load(model)
     metrics = evaluate(rows, model=traced, root=root, source=source or default_source(root), seeds=range(seeds))

@@ -29,7 +29,9 @@ KINDS = ("none", "language", "quality", "random")
 
 @dataclass(frozen=True)
 class Steering:
-    """Which vector, where and how strongly. `vector` is none, language, quality, random, a vector file or a folder of vectors."""
+    """Which vector, where and how strongly. `vector` is none, language, quality, random, a vector file or a
+    folder of vectors.
+    """
 
     vector: str = "none"
     layer: int | None = None
@@ -51,7 +53,9 @@ def recommended(vector: str) -> tuple[int, float] | None:
 
 
 def find_vector(kind: str, code: str, model: TracedModel, seed: int) -> SteeringVector:
-    """The vector for one language. Raises `SteerlabError` when there is none, or when it was fitted on another model."""
+    """The vector for one language. Raises `SteerlabError` when there is none, or when it was fitted on another
+    model.
+    """
     if kind in KINDS:
         if model.name != BUNDLED:
             raise SteerlabError(
@@ -64,7 +68,9 @@ def find_vector(kind: str, code: str, model: TracedModel, seed: int) -> Steering
     else:
         path = Path(kind)
         if not path.exists():
-            raise SteerlabError(f"--vector {kind!r} is none of {', '.join(KINDS)} and no file or folder of that name exists.")
+            raise SteerlabError(
+                f"--vector {kind!r} is none of {', '.join(KINDS)} and no file or folder of that name exists."
+            )
         vector = SteeringVector.load(path) if path.is_file() else _from_folder(path, code)
     vector.check(model.name, model.revision, model.d_model, model.n_layers)
     return vector
@@ -78,7 +84,9 @@ def _from_folder(path: Path, code: str) -> SteeringVector:
     raise SteerlabError(f"{path} has no vector for {code!r} (it has {', '.join(vectors)}): give the file of one.")
 
 
-def interventions(steering: Steering, codes: tuple[str, ...], model: TracedModel, seed: int) -> dict[str, tuple[Intervention, ...]]:
+def interventions(
+    steering: Steering, codes: tuple[str, ...], model: TracedModel, seed: int
+) -> dict[str, tuple[Intervention, ...]]:
     """The interventions per language."""
     found: dict[str, tuple[Intervention, ...]] = {}
     if steering.vector == "none":
@@ -86,7 +94,9 @@ def interventions(steering: Steering, codes: tuple[str, ...], model: TracedModel
     if steering.unit not in ("raw", "residual"):
         raise SteerlabError(f"unit {steering.unit!r} is not known: give 'residual' or 'raw'.")
     if steering.unit == "raw" and steering.strength is None:
-        raise SteerlabError("--unit raw needs a --strength: the recommended strengths are fractions of the residual norm.")
+        raise SteerlabError(
+            "--unit raw needs a --strength: the recommended strengths are fractions of the residual norm."
+        )
     for code in codes:
         vector = find_vector(steering.vector, code, model, seed)
         best = recommended(f"language-{code}" if steering.vector == "random" else vector.name)
@@ -99,7 +109,13 @@ def interventions(steering: Steering, codes: tuple[str, ...], model: TracedModel
 
 
 def run(
-    config: SynthesisConfig, out: Path, steering: Steering, root: Path | None, dtype: str, device: str | None, progress: bool
+    config: SynthesisConfig,
+    out: Path,
+    steering: Steering,
+    root: Path | None,
+    dtype: str,
+    device: str | None,
+    progress: bool,
 ) -> list[dict[str, Any]]:
     """Write, evaluate, report; the manifest comes last. Returns the metric rows."""
     model = load(config.model, dtype=dtype, device=device)
@@ -111,12 +127,21 @@ def run(
     return records(metrics)
 
 
-def finish(folder: Any, written: Written, metrics: pd.DataFrame, config: SynthesisConfig, root: Path | None, bundled: bool) -> None:
+def finish(
+    folder: Any,
+    written: Written,
+    metrics: pd.DataFrame,
+    config: SynthesisConfig,
+    root: Path | None,
+    bundled: bool,
+) -> None:
     """metrics.json, metrics.csv, report.md, and the manifest last."""
     found = {"metrics": records(metrics), "rejected": written.rejected, "unfilled": written.unfilled}
     if bundled and find_root(root) is not None:
         corpora = vector_texts(root)
-        texts = {f"{corpus} {code}": own[code] for corpus, own in corpora.items() for code in config.languages if code in own}
+        texts = {
+            f"{corpus} {code}": own[code] for corpus, own in corpora.items() for code in config.languages if code in own
+        }
         found["leakage"] = json.loads(leakage(config, texts, root).to_json())
     folder.write_json("metrics.json", found)
     folder.write_table("metrics.csv", metrics)
@@ -133,7 +158,11 @@ def report(written: Written, metrics: pd.DataFrame, found: Mapping[str, Any]) ->
     """A page to read: metrics, what could not be filled, leakage, and a few samples of every cell."""
     parts = ["# Synthetic data\n", table.markdown(metrics), ""]
     if written.unfilled:
-        parts += ["## Could not be filled\n", *[f"- {place}: {n} missing" for place, n in written.unfilled.items()], ""]
+        parts += [
+            "## Could not be filled\n",
+            *[f"- {place}: {n} missing" for place, n in written.unfilled.items()],
+            "",
+        ]
     if "leakage" in found:
         parts += ["## Leakage\n", "clean: " + str(found["leakage"]["clean"]), ""]
     parts.append("## Samples\n")

@@ -101,9 +101,7 @@ def corrupt_tokens(text: str, rate: float = 0.3, seed: int = 0, key: str | None 
     return " ".join(out or tokens[:1])
 
 
-def degraded_pairs(
-    texts: Sequence[str], rate: float = 0.3, seed: int = 0, source: str = "corrupted"
-) -> ContrastPairs:
+def degraded_pairs(texts: Sequence[str], rate: float = 0.3, seed: int = 0, source: str = "corrupted") -> ContrastPairs:
     """Each text beside its `corrupt_tokens`; pairs that came out the same (and blank texts) are dropped and counted.
 
     White space of the human side is normalised like that of the degraded side. The pair of a text does not depend on the others.

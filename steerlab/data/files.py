@@ -56,9 +56,7 @@ def read_texts(path: Path | str, column: str = "text", label_column: str | None 
     suffix = path.suffix.casefold()
     text = read_utf8(path)
     if suffix not in SUFFIXES:
-        raise SteerlabError(
-            f"{path} ends in {suffix or 'nothing'!r}: give a file that ends in {', '.join(SUFFIXES)}."
-        )
+        raise SteerlabError(f"{path} ends in {suffix or 'nothing'!r}: give a file that ends in {', '.join(SUFFIXES)}.")
     if not text.strip():
         raise SteerlabError(f"{path} is empty: give a file with at least one text.")
     if suffix == ".txt":
@@ -80,9 +78,7 @@ def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise SteerlabError(
-                f"{path}, line {number} is not JSON ({error.msg}): write one object a line."
-            ) from None
+            raise SteerlabError(f"{path}, line {number} is not JSON ({error.msg}): write one object a line.") from None
         if not isinstance(row, dict):
             raise SteerlabError(
                 f"{path}, line {number} is {type(row).__name__}, not an object: write one object a line."
@@ -98,9 +94,7 @@ def _cell_rows(path: Path, text: str, suffix: str) -> list[dict[str, str]]:
             return parse_table(text, Table(path.name, ()))
         rows = parse_table(text, Table(path.name, (), delimiter="\t", quoted=False))
     except csv.Error as error:
-        raise SteerlabError(
-            f"{path} cannot be read as a table ({error}): check its quotes and delimiters."
-        ) from None
+        raise SteerlabError(f"{path} cannot be read as a table ({error}): check its quotes and delimiters.") from None
     return [{name: _unquoted(cell) for name, cell in row.items()} for row in rows]
 
 

@@ -33,9 +33,7 @@ _NUSA_PAPER = (
     "Cahyawijaya et al. 2023, NusaWrites: Constructing High-Quality Corpora for Underrepresented and Extremely Low-Resource "
     "Languages, IJCNLP-AACL"
 )
-NUSA_TOPIC = SourceCard(
-    "nusa-writes-topic", _NUSA_URL, "indonlp/nusaparagraph_topic", _NUSA_LICENCE, _NUSA_PAPER
-)
+NUSA_TOPIC = SourceCard("nusa-writes-topic", _NUSA_URL, "indonlp/nusaparagraph_topic", _NUSA_LICENCE, _NUSA_PAPER)
 NUSA_SENTIMENT = SourceCard(
     "nusa-writes-sentiment", _NUSA_URL, "indonlp/nusatranslation_senti", _NUSA_LICENCE, _NUSA_PAPER
 )
@@ -71,11 +69,7 @@ def distinct(examples: Iterable[Example], banned: Iterable[str] = ()) -> Found:
     total = 0
     for example in examples:
         total += 1
-        if (
-            example.text
-            and example.text not in seen
-            and (not forbidden or normalise(example.text) not in forbidden)
-        ):
+        if example.text and example.text not in seen and (not forbidden or normalise(example.text) not in forbidden):
             seen.add(example.text)
             kept.append(example)
     return kept, total - len(kept)
@@ -87,9 +81,7 @@ def _examples(
     found = []
     for number, row in enumerate(rows):
         name = row[key] if key else f"{split}-{number}"
-        found.append(
-            Example(f"{source}-{name}", row[text].strip(), row[label].strip().casefold(), code, source, split)
-        )
+        found.append(Example(f"{source}-{name}", row[text].strip(), row[label].strip().casefold(), code, source, split))
     return found
 
 
@@ -121,9 +113,7 @@ def read_nusax(root: Path | None, code: str, split: str) -> Found:
     return distinct(_examples(read_rows(root, table), "nusax", code, split, "text", "label", "id"), kept_back)
 
 
-def _nusa_writes(
-    root: Path | None, code: str, split: str, card: SourceCard, stem: str, hub_name: str
-) -> Found:
+def _nusa_writes(root: Path | None, code: str, split: str, card: SourceCard, stem: str, hub_name: str) -> Found:
     name = LANGUAGES[code].sib200[:3]
 
     def part(part_split: str) -> list[Example]:
@@ -185,9 +175,7 @@ def _lcc_rows(root: Path | None) -> list[tuple[str, str, str]]:
     for file in LCC_FILES:
         table = Table(f"lcc_danish/{file}", ("number", "valence", "text"), url=f"{LCC_PIN}/{file}")
         for row in read_rows(root, table):
-            found.append(
-                (f"{file.split('_')[1]}-{row['number']}", row["valence"].strip(), row["text"].strip())
-            )
+            found.append((f"{file.split('_')[1]}-{row['number']}", row["valence"].strip(), row["text"].strip()))
     return found
 
 
@@ -206,11 +194,7 @@ def read_lcc_plain(root: Path | None, code: str, split: str) -> Found:
     """All Danish sentences as plain text. `train` leaves out every text that a `valid` or `test` row of `lcc-danish` holds."""
     rows = _lcc_rows(root)
     kept_back = (
-        [text for _, valence, text in rows if valence and lcc_split(text) != "train"]
-        if split == "train"
-        else []
+        [text for _, valence, text in rows if valence and lcc_split(text) != "train"] if split == "train" else []
     )
-    examples = (
-        Example(f"lcc-danish-plain-{n}", text, None, code, "lcc-danish-plain", split) for n, _, text in rows
-    )
+    examples = (Example(f"lcc-danish-plain-{n}", text, None, code, "lcc-danish-plain", split) for n, _, text in rows)
     return distinct(examples, kept_back)

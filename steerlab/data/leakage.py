@@ -87,9 +87,7 @@ class LeakageReport:
         """Raises `SteerlabError` naming the pairs of groups that share texts, the counts and one example."""
         dirty = [overlap for overlap in self.overlaps if overlap.matches]
         if dirty:
-            told = "; ".join(
-                f"{o.first} and {o.second} share {o.exact} exact and {o.near} near texts" for o in dirty
-            )
+            told = "; ".join(f"{o.first} and {o.second} share {o.exact} exact and {o.near} near texts" for o in dirty)
             raise SteerlabError(
                 f"{told}, for example {dirty[0].matches[0].second_text[:80]!r}: leave these texts out of one side."
             )

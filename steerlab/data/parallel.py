@@ -35,9 +35,7 @@ SLOVENE = SourceCard(
 RAW = "https://raw.githubusercontent.com"
 NTREX_PIN = f"{RAW}/MicrosoftTranslator/NTREX/8561f6a622db9edad1217683e5c83daefd8bb2bf/NTREX-128"
 NUSAX_PIN = f"{RAW}/IndoNLP/nusax/75b0be5d982348332509f296e10d9bf9cb66d60f/datasets"
-SLOVENE_PIN = (
-    f"{RAW}/UL-FRI-NLP-Course-2022-23/nlp-course-skupina-10/8dfbf9e8b2f5d69823d1cdf163bf90fa5186a669/data"
-)
+SLOVENE_PIN = f"{RAW}/UL-FRI-NLP-Course-2022-23/nlp-course-skupina-10/8dfbf9e8b2f5d69823d1cdf163bf90fa5186a669/data"
 
 Found = tuple[list[Example], int]
 
@@ -97,9 +95,7 @@ def nusax_mt_part(root: Path | None, code: str, split: str) -> list[Example]:
         for number, row in enumerate(rows):
             if file == "train" and split != "all" and (split == "train") != (number < NUSAX_TRAINED):
                 continue
-            found.append(
-                Example(f"nusax-mt-{file}-{number}", row[column].strip(), None, code, "nusax-mt", split)
-            )
+            found.append(Example(f"nusax-mt-{file}-{number}", row[column].strip(), None, code, "nusax-mt", split))
     return found
 
 
@@ -125,10 +121,7 @@ def _slovene_rows(root: Path | None, split: str) -> list[tuple[str, tuple[str, .
     table = Table("slovene_backtranslation/sentences.csv", SLOVENE_COLUMNS, header=False, url=url)
     low, high = SLOVENE_SPANS[split]
     numbered = list(enumerate(read_rows(root, table)))[low:high]
-    return [
-        (f"slovene-{number}", tuple(row[name].strip() for name in SLOVENE_COLUMNS))
-        for number, row in numbered
-    ]
+    return [(f"slovene-{number}", tuple(row[name].strip() for name in SLOVENE_COLUMNS)) for number, row in numbered]
 
 
 def load_pairs(root: Path | str | None = None, hops: int = 2, split: str = "all") -> ContrastPairs:
@@ -140,9 +133,7 @@ def load_pairs(root: Path | str | None = None, hops: int = 2, split: str = "all"
     if hops not in (1, 2):
         raise SteerlabError(f"hops {hops} is not known: give 1 (sl-en-sl) or 2 (sl-en-de-en-sl).")
     if split not in SLOVENE_SPANS:
-        raise SteerlabError(
-            f"the Slovene pairs have no split {split!r}: they have {', '.join(SLOVENE_SPANS)}."
-        )
+        raise SteerlabError(f"the Slovene pairs have no split {split!r}: they have {', '.join(SLOVENE_SPANS)}.")
     rows = _slovene_rows(find_root(root), split)
     source = f"{SLOVENE.name}:{SLOVENE_COLUMNS[hops]}"
     return ContrastPairs.of(ContrastPair(number, texts[0], texts[hops], source) for number, texts in rows)

@@ -61,18 +61,10 @@ def read_ud_text(root: Path | None, code: str, split: str) -> Found:
 
     The files are extracted from the treebanks, one text per language; there is no download.
     """
-    lines = [
-        row["text"].strip() for row in read_rows(root, Table(f"ud_text/{code}.txt", ("text",), lines=True))
-    ]
-    sentences = (
-        [s for paragraph in join_wrapped(lines) for s in split_sentences(paragraph)]
-        if code == "sk"
-        else lines
-    )
+    lines = [row["text"].strip() for row in read_rows(root, Table(f"ud_text/{code}.txt", ("text",), lines=True))]
+    sentences = [s for paragraph in join_wrapped(lines) for s in split_sentences(paragraph)] if code == "sk" else lines
     kept = list(dict.fromkeys(s for s in sentences if len(s.split()) >= 3))
-    examples = [
-        Example(f"ud-{code}-{number}", text, None, code, "ud-text", split) for number, text in enumerate(kept)
-    ]
+    examples = [Example(f"ud-{code}-{number}", text, None, code, "ud-text", split) for number, text in enumerate(kept)]
     return examples, len(sentences) - len(kept)
 
 
@@ -87,11 +79,7 @@ def _bundled(name: str) -> list[dict[str, str]]:
 
 def read_sample(root: Path | None, code: str, split: str) -> Found:
     """The project's own labelled sentences, no download. Splits are the tasks: `topic`, `sentiment`, or `all`."""
-    rows = [
-        row
-        for row in _bundled("sentences.jsonl")
-        if row["language"] == code and split in ("all", row["task"])
-    ]
+    rows = [row for row in _bundled("sentences.jsonl") if row["language"] == code and split in ("all", row["task"])]
     return [Example(row["id"], row["text"], row["label"], code, "sample", split) for row in rows], 0
 
 

@@ -135,9 +135,7 @@ def check_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], whe
         raise SteerlabError(f"{where} has no rows: expected the columns {', '.join(columns)}.")
     missing = [name for name in columns if name not in rows[0]]
     if missing:
-        raise SteerlabError(
-            f"{where} has no column {', '.join(missing)}: its columns are {', '.join(rows[0])}."
-        )
+        raise SteerlabError(f"{where} has no column {', '.join(missing)}: its columns are {', '.join(rows[0])}.")
 
 
 def read_rows(root: Path | None, table: Table) -> list[Row]:
@@ -161,11 +159,7 @@ def _download(table: Table) -> list[Row]:
         if source is None:
             continue
         try:
-            rows = (
-                _hub_rows(source, table)
-                if isinstance(source, Hub)
-                else parse_table(_public_file(source), table)
-            )
+            rows = _hub_rows(source, table) if isinstance(source, Hub) else parse_table(_public_file(source), table)
             check_columns(rows, table.columns, str(source))
             return rows
         except Exception as error:  # what a download raises depends on the network stack below `datasets`
@@ -205,9 +199,7 @@ def _public_file(url: str) -> str:
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{url.rsplit('/', 1)[-1]}"
     if not path.is_file():
-        with urllib.request.urlopen(
-            url, timeout=60
-        ) as answer:  # the URLs are constants of this package, all https
+        with urllib.request.urlopen(url, timeout=60) as answer:  # the URLs are constants of this package, all https
             content = answer.read()
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -88,8 +88,6 @@ def load(
     if binary:
         kept = [example for example in examples if example.label in ("positive", "negative")]
         if not kept:
-            raise SteerlabError(
-                f"data set {name!r} has no rows labelled positive or negative: leave binary out."
-            )
+            raise SteerlabError(f"data set {name!r} has no rows labelled positive or negative: leave binary out.")
         dropped, examples = dropped + len(examples) - len(kept), kept
     return Corpus(tuple(examples), source.card, dropped)

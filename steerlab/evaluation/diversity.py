@@ -57,7 +57,7 @@ def ngram_diversity(texts: Sequence[str]) -> float:
 
     1 when no text repeats itself, however alike the texts are. NaN without a text of four words.
     """
-    return _within(_grams(texts, 4), np.arange(len(texts)))
+    return _within([_own_kinds(g) for g in _grams(texts, 4)[1:]], np.arange(len(texts)))
 
 
 def self_bleu(texts: Sequence[str], cap: int = 500, seed: int = 0) -> float:
@@ -99,7 +99,7 @@ def diversity_report(
     *,
     size: int | None = None,
     cap: int = 500,
-    subsets: int = 200,
+    subsets: int = 100,
 ) -> dict[str, Estimate]:
     """Every measure of this module with a 95 % interval for the expected value on as many texts of the same source.
 
@@ -120,7 +120,7 @@ def diversity_report(
             short = f"{len(kept)} texts with words, fewer than the {size} asked for"
             return {name: Estimate.missing(short, len(kept)) for name in _names(embeddings is not None)}
         kept = np.sort(np.random.default_rng(seed).choice(kept, size, replace=False))
-    chosen = [texts[i] for i in kept]
+    chosen = [texts[i] for i in kept.tolist()]
     tokens = [words(text) for text in chosen]
     lengths = np.array([len(text) for text in tokens], dtype=float)
     report: dict[str, Estimate] = {}
@@ -164,13 +164,13 @@ def _statistics(
     sample = np.arange(len(texts))
     if len(texts) > cap:
         sample = np.sort(np.random.default_rng(seed).choice(len(texts), cap, replace=False))
-    bleu = selfbleu.SelfBleu([tokens[i] for i in sample])
+    bleu = selfbleu.SelfBleu([tokens[i] for i in sample.tolist()])
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return {
         **{f"distinct_{n}": (partial(_distinct, counted[n - 1]), share) for n in range(1, 5)},
         "type_token_ratio": (partial(_distinct, counted[0]), share),
         "moving_type_token_ratio": (partial(_moving, counted[0], WINDOW), share),
-        "ngram_diversity": (partial(_within, counted), share),
+        "ngram_diversity": (partial(_within, [_own_kinds(g) for g in counted[1:]]), share),
         "self_bleu": (bleu.mean, share),
         "compression_ratio": (partial(_compression, encoded), (0.0, math.inf)),
         "duplicate_rate": (partial(_repeats, _pairs(texts, None)), share),
@@ -193,12 +193,17 @@ def _distinct(of_order: Grams, rows: Rows) -> float:
     return np.count_nonzero(_kept(ids, of_order.kinds)) / len(ids) if len(ids) else math.nan
 
 
-def _within(counted: Sequence[Grams], rows: Rows) -> float:
+def _own_kinds(of_order: Grams) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Per text, its different n-grams and all its n-grams."""
+    cells = np.unique(of_order.owner * max(of_order.kinds, 1) + of_order.ids)
+    different = np.bincount(cells // max(of_order.kinds, 1), minlength=of_order.texts)
+    return different, np.bincount(of_order.owner, minlength=of_order.texts)
+
+
+def _within(counts: Sequence[tuple[np.ndarray, np.ndarray]], rows: Rows) -> float:
     product = 1.0
-    for of_order in counted[1:]:
-        use = _kept(rows, of_order.texts)[of_order.owner]
-        different = np.unique(of_order.ids[use] * of_order.texts + of_order.owner[use])
-        product *= len(different) / use.sum() if use.any() else math.nan
+    for different, total in counts:
+        product *= different[rows].sum() / total[rows].sum() if total[rows].any() else math.nan
     return float(product)
 
 
@@ -220,7 +225,7 @@ def _moving(of_order: Grams, window: int, rows: Rows) -> float:
 
 
 def _compression(encoded: Sequence[bytes], rows: Rows) -> float:
-    joined = b"\n".join(encoded[row] for row in rows)
+    joined = b"\n".join(encoded[row] for row in rows.tolist())
     return len(joined) / len(zlib.compress(joined, 9)) if joined else math.nan
 
 
@@ -245,9 +250,7 @@ def _vendi(unit: Float[np.ndarray, "n d"], rows: Rows) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def _pairs(
-    texts: Sequence[str], near: float | None
-) -> tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"], int]:
+def _pairs(texts: Sequence[str], near: float | None) -> tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"], int]:
     """All (earlier, later) pairs of repeated texts, and the number of texts."""
     if near is not None and not 0 < near <= 1:
         raise SteerlabError(f"a similarity of {near} was given: near duplicates need one above 0, up to 1.")
@@ -260,9 +263,7 @@ def _pairs(
         for gram in ({text} if near is None else _shingles(text))
     ]
     where = np.array(cells, dtype=np.int64).reshape(-1, 2)
-    holds = sparse.csr_array(
-        (np.ones(len(where)), (where[:, 0], where[:, 1])), shape=(n, max(len(number), 1))
-    )
+    holds = sparse.csr_array((np.ones(len(where)), (where[:, 0], where[:, 1])), shape=(n, max(len(number), 1)))
     sizes = np.diff(holds.indptr)
     earlier, later = [], []
     for first in range(0, n, _BLOCK):

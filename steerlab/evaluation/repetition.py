@@ -47,8 +47,7 @@ def repetition_report(texts: Sequence[str], seed: int = 0) -> dict[str, Estimate
     """
     texts = as_texts(texts)
     rates = {
-        f"repetition_{n}": np.array([repetition_rate(text, n) for text in texts], dtype=float)
-        for n in range(1, 5)
+        f"repetition_{n}": np.array([repetition_rate(text, n) for text in texts], dtype=float) for n in range(1, 5)
     }
     sizes = np.array([len(words(text)) for text in texts], dtype=float)
     loops = np.array([longest_loop(text) for text in texts], dtype=float)

@@ -41,27 +41,28 @@ class SelfBleu:
 
     def scores(self, rows: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m"]:
         """Sentence BLEU, 0 to 1, of each kept text against the other kept texts; NaN without words or without others."""
-        rows = rows[self.lengths[rows] > 0]
+        filled = rows[self.lengths[rows] > 0]
         found = np.full(len(self.lengths), math.nan)
-        if len(rows) > 1:
-            correct, total = self._matches(rows)
-            reference = _closest(self.lengths[rows])
-            for row, length in zip(rows, reference, strict=True):
+        if len(filled) > 1:
+            correct, total = self._matches(filled)
+            reference = _closest(self.lengths[filled])
+            for row, length in zip(filled.tolist(), reference.tolist(), strict=True):
                 score = BLEU.compute_bleu(
                     correct[:, row].tolist(),
                     total[:, row].tolist(),
                     int(self.lengths[row]),
-                    int(length),
+                    length,
                     smooth_method="exp",
                     effective_order=True,
                 )
-                found[row] = score.score / 100
+                found[row] = min(score.score / 100, 1.0)
         return found[rows]
 
     def mean(self, rows: Int[np.ndarray, "m"]) -> float:
         """Self-BLEU of the kept texts: the mean of their scores, NaN for fewer than two texts with words."""
         scores = self.scores(rows)
-        return float(scores.mean()) if len(scores) > 1 else math.nan
+        known = scores[~np.isnan(scores)]
+        return float(known.mean()) if len(known) else math.nan
 
     def _matches(self, rows: Int[np.ndarray, "m"]) -> tuple[Int[np.ndarray, "4 n"], Int[np.ndarray, "4 n"]]:
         """Per order and text: n-grams matched in some other kept text (clipped at the largest count there), and n-grams in all."""
@@ -102,4 +103,4 @@ def self_bleu(tokens: Sequence[Sequence[str]], cap: int = 500, seed: int = 0) ->
     rows = np.arange(len(tokens))
     if len(tokens) > cap:
         rows = np.sort(np.random.default_rng(seed).choice(len(tokens), cap, replace=False))
-    return SelfBleu([tokens[row] for row in rows]).mean(np.arange(len(rows)))
+    return SelfBleu([tokens[row] for row in rows.tolist()]).mean(np.arange(len(rows)))

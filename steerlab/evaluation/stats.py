@@ -33,9 +33,7 @@ class Estimate:
     def __post_init__(self) -> None:
         numbers = (self.value, self.low, self.high)
         if any(math.isinf(x) for x in numbers):
-            raise SteerlabError(
-                f"an estimate of {numbers} was made: give finite numbers, or NaN with a reason."
-            )
+            raise SteerlabError(f"an estimate of {numbers} was made: give finite numbers, or NaN with a reason.")
         if any(math.isnan(x) for x in numbers) and not self.reason:
             raise SteerlabError(f"an estimate of {numbers} was made without a reason: say why it is missing.")
 
@@ -125,7 +123,7 @@ def bootstrap(
 
 def paired_bootstrap(
     a: Float[np.ndarray, "n"],
-    b: Float[np.ndarray, "n"],
+    b: Float[np.ndarray, "m"],
     groups: Sequence[Hashable] | np.ndarray | None = None,
     statistic: Statistic = np.mean,
     seed: int = 0,
@@ -141,7 +139,7 @@ def jackknife(
     statistic: Callable[[Int[np.ndarray, "m"]], float],
     seed: int = 0,
     level: float = 0.95,
-    subsets: int = 200,
+    subsets: int = 100,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     reason: str = "",
 ) -> Estimate:
@@ -163,9 +161,7 @@ def jackknife(
         return Estimate.point(value, n, "fewer than 5 texts")
     d = max(1, n // 4)
     rng = np.random.default_rng(seed)
-    found = np.array(
-        [statistic(np.sort(rng.choice(n, n - d, replace=False))) for _ in range(subsets)], dtype=float
-    )
+    found = np.array([statistic(np.sort(rng.choice(n, n - d, replace=False))) for _ in range(subsets)], dtype=float)
     if np.isnan(found).any():
         return Estimate.point(value, n, "it does not exist for some subsets of the texts")
     spread = math.sqrt((n - d) / d * float(found.var(ddof=1)))
@@ -189,14 +185,16 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach, n, note)
 
 
-def exact_sign_test(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"]) -> PairedTest:
+def exact_sign_test(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> PairedTest:
     """Is `a` as often above `b` as below? Pairs that are equal, or miss one side, count as ties and carry no evidence."""
+    _check_pairs(len(a), len(b))
     wins, losses = int((a > b).sum()), int((a < b).sum())
     return PairedTest(_binomial(wins, losses), wins, losses, len(a) - wins - losses)
 
 
-def exact_mcnemar(a: Bool[np.ndarray, "n"], b: Bool[np.ndarray, "n"]) -> PairedTest:
+def exact_mcnemar(a: Bool[np.ndarray, "n"], b: Bool[np.ndarray, "m"]) -> PairedTest:
     """Are two classifiers right equally often on the same rows (McNemar 1947, exact)? `a[i]` says whether the first is right on row i."""
+    _check_pairs(len(a), len(b))
     wins, losses = int((a & ~b).sum()), int((~a & b).sum())
     return PairedTest(_binomial(wins, losses), wins, losses, len(a) - wins - losses)
 
@@ -208,6 +206,11 @@ def _binomial(wins: int, losses: int) -> float:
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise SteerlabError(f"a confidence level of {level} was given: it lies between 0 and 1, 0.95 say.")
+
+
+def _check_pairs(n: int, m: int) -> None:
+    if n != m:
+        raise SteerlabError(f"{n} and {m} values were given: pairs need as many on both sides.")
 
 
 def _left_out(k: int, n: int) -> str:
@@ -234,7 +237,7 @@ def _draws(k: int, resamples: int, seed: int) -> Iterator[Int[np.ndarray, "r k"]
 
 def _paired(
     a: Float[np.ndarray, "n"],
-    b: Float[np.ndarray, "n"],
+    b: Float[np.ndarray, "m"],
     groups: Sequence[Hashable] | np.ndarray | None,
     statistic: Statistic,
     seed: int,
@@ -244,8 +247,7 @@ def _paired(
 ) -> Estimate:
     """`bootstrap` (single) and `paired_bootstrap` in one; a mean is resampled as sums and counts of groups."""
     _check_level(level)
-    if len(a) != len(b):
-        raise SteerlabError(f"{len(a)} and {len(b)} values were given: pairs need as many on both sides.")
+    _check_pairs(len(a), len(b))
     if resamples < 1:
         raise SteerlabError(f"{resamples} resamples were asked for: give at least 1.")
     code = _codes(groups, len(a))
@@ -263,17 +265,11 @@ def _paired(
         return Estimate.point(value, n, "one value" if n == 1 else "one group")
     if statistic is np.mean:
         sums, sizes = np.bincount(code, weights=a - b), np.bincount(code)
-        found = np.concatenate(
-            [sums[draw].sum(1) / sizes[draw].sum(1) for draw in _draws(k, resamples, seed)]
-        )
+        found = np.concatenate([sums[draw].sum(1) / sizes[draw].sum(1) for draw in _draws(k, resamples, seed)])
     else:
         members = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-        rows = (
-            np.concatenate([members[g] for g in draw]) for part in _draws(k, resamples, seed) for draw in part
-        )
-        found = np.array(
-            [float(statistic(a[row])) - (0.0 if single else float(statistic(b[row]))) for row in rows]
-        )
+        rows = (np.concatenate([members[g] for g in draw]) for part in _draws(k, resamples, seed) for draw in part)
+        found = np.array([float(statistic(a[row])) - (0.0 if single else float(statistic(b[row]))) for row in rows])
     if np.isfinite(found).mean() < 0.9:
         return Estimate.point(value, n, "it is not finite for many resamples")
     low, high = np.quantile(found[np.isfinite(found)], ((1 - level) / 2, (1 + level) / 2))

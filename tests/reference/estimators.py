@@ -12,10 +12,7 @@ Array = NDArray[np.float64]
 def mean(rows: Rows, weight: list[float] | None = None) -> list[float]:
     """The weighted mean of the rows."""
     weight = [1.0] * len(rows) if weight is None else weight
-    return [
-        sum(w * row[j] for w, row in zip(weight, rows, strict=True)) / sum(weight)
-        for j in range(len(rows[0]))
-    ]
+    return [sum(w * row[j] for w, row in zip(weight, rows, strict=True)) / sum(weight) for j in range(len(rows[0]))]
 
 
 def unit(row: list[float]) -> list[float]:

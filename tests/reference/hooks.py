@@ -86,9 +86,7 @@ def _after(change: Change) -> Callable[..., Any]:
     return hook
 
 
-def capture(
-    hf: Any, family: str, ids: Tensor, mask: Tensor, sites: Sequence[Site]
-) -> tuple[dict[Site, Tensor], Any]:
+def capture(hf: Any, family: str, ids: Tensor, mask: Tensor, sites: Sequence[Site]) -> tuple[dict[Site, Tensor], Any]:
     """Activations (b s d) at the sites, and transformers' own output with its hidden states."""
     kept: dict[Site, Tensor] = {}
 

@@ -1,0 +1,64 @@
+"""What the benchmarks measure on: Llama models with random weights, texts of known length, random vectors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from steerlab.loading import wrap
+from steerlab.model import TracedModel
+from steerlab.vectors import SteeringVector
+
+SPECIALS = ("<unk>", "<pad>")
+
+
+def random_llama(layers: int, d_model: int, vocab: int, context: int = 1024, peak: float = 8.0) -> TracedModel:
+    """A Llama of `layers` blocks with random weights, MLP 8/3 as wide as the stream, heads of 64.
+
+    Nothing ends a text, so that every row writes the full length. The classifier is `peak` times larger than its initial value: the
+    logits then spread by 3 to 4 nats as a trained model's do, which matters to the cost of top-p.
+    """
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=d_model,
+        intermediate_size=(8 * d_model // 3 + 31) // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, d_model // 64),
+        num_key_value_heads=max(1, d_model // 64),
+        max_position_embeddings=context,
+        bos_token_id=None,
+        eos_token_id=None,  # type: ignore[arg-type]
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(0)
+        hf = LlamaForCausalLM(config)
+    with torch.no_grad():
+        hf.lm_head.weight.mul_(peak)
+    return wrap(hf, word_tokenizer(vocab), name=f"random Llama {layers} x {d_model}")
+
+
+def word_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
+    """One token per word "w2", "w3", ...: a text of n words has n tokens."""
+    words = {name: i for i, name in enumerate([*SPECIALS, *(f"w{i}" for i in range(len(SPECIALS), vocab))])}
+    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", pad_token="<pad>")
+
+
+def random_texts(n: int, low: int, high: int, vocab: int, seed: int = 0) -> list[str]:
+    """`n` texts of `low` to `high` random words."""
+    rng = random.Random(seed)
+    words = range(len(SPECIALS), vocab)
+    return [" ".join(f"w{w}" for w in rng.choices(words, k=rng.randint(low, high))) for _ in range(n)]
+
+
+def random_vector(model: TracedModel, norms: Sequence[float] | None = None) -> SteeringVector:
+    """A random direction at every layer; `norms`: the mean residual norm of each, where strengths are fractions of it."""
+    raw = torch.randn(model.n_layers, model.d_model, generator=torch.Generator().manual_seed(1))
+    residual = None if norms is None else torch.tensor(list(norms))
+    return SteeringVector.from_raw("random", raw, range(model.n_layers), residual_norm=residual)
