@@ -21,8 +21,8 @@ import torch
 from matplotlib.figure import Figure
 
 from steerlab import data, figures
+from steerlab.activations import capture_activations
 from steerlab.bundled.corpus import LANGUAGES
-from steerlab.capture import capture_activations
 from steerlab.data.surface import normalise_surface
 from steerlab.loading import load
 from steerlab.model import TracedModel

@@ -25,7 +25,7 @@ _WHERE = {
     "Settings": "generation",
     "generate": "generation",
     "capture_moments": "capture",
-    "capture_activations": "capture",
+    "capture_activations": "activations",
     "fit_language_vectors": "fitting",
     "fit_contrast_vector": "fitting",
     "bundled_vectors": "bundled.vectors",

@@ -7,13 +7,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 from tqdm import tqdm
@@ -27,8 +24,6 @@ from steerlab.templates import leading_bos
 from steerlab.types import ALL, Positions, Site
 
 Weighting = Literal["token", "text"]
-Pooling = Literal["mean", "last", "tokens"]
-FileType = Literal["float32", "float16"]
 
 
 def all_layers(model: TracedModel) -> tuple[Site, ...]:
@@ -79,12 +74,12 @@ def select(
     return Selection(rows, [len(row) for row in rows], chosen)
 
 
-def _choice(name: str, given: str, known: object) -> None:
+def choice(name: str, given: str, known: object) -> None:
     if given not in get_args(known):
         raise SteerlabError(f"{name} {given!r} is not known: give one of {', '.join(get_args(known))}.")
 
 
-def _passes(
+def passes(
     model: TracedModel, picked: Selection, token_budget: int, progress: bool, what: str
 ) -> Iterator[tuple[list[int], Batch, Bool[Tensor, "b s"]]]:
     """Length-bucketed batches with their masks, behind a progress bar that counts tokens."""
@@ -120,13 +115,13 @@ def capture_moments(
     Raises `SteerlabError` for no texts, a text too long, a layer the model does not have, or NaN/inf
     activations (naming the site and a text).
     """
-    _choice("weighting", weighting, Weighting)
+    choice("weighting", weighting, Weighting)
     chosen = all_layers(model) if sites is None else tuple(sites)
     model.check_sites(chosen)
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
     total = MomentsAccumulator(chosen, model.d_model, covariance, model.device)
     index = {site: k for k, site in enumerate(chosen)}
-    for members, batch, mask in _passes(model, picked, token_budget, progress, "capture"):
+    for members, batch, mask in passes(model, picked, token_budget, progress, "capture"):
         if not bool(mask.any()):
             continue
         share = (1.0 / mask.sum(1).clamp(min=1))[:, None].expand_as(mask)[mask] if weighting == "text" else None
@@ -139,151 +134,6 @@ def capture_moments(
         except SteerlabError as error:
             raise SteerlabError(f"{error} First text of the batch: {texts[members[0]][:60]!r}.") from error
     return total.result()
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Activations on disk, memory-mapped: `values[i]` is (k d) for pooled texts; for pooling "tokens" rows
-    `offsets[i]:offsets[i+1]` are text i.
-    """
-
-    path: Path
-    sites: tuple[Site, ...]
-    offsets: np.ndarray
-    values: np.ndarray
-
-    def site(self, site: Site) -> np.ndarray:
-        """(n d) at one site, still mapped from disk."""
-        return self.values[:, self.sites.index(site)]
-
-    @staticmethod
-    def open(path: str | Path) -> Activations:
-        """Map a file written by `capture_activations`. Raises `SteerlabError` when it is not one."""
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size)) if 0 < size < 100_000_000 else None
-            facts = json.loads(header["__metadata__"]["steerlab"])
-            entry = header["activations"]
-            start, stop = entry["data_offsets"]
-            dtype = {"F32": np.float32, "F16": np.float16}[entry["dtype"]]
-            if path.stat().st_size != 8 + size + stop:
-                raise ValueError("its size is not what its header says")
-            values = np.memmap(path, dtype=dtype, mode="r", offset=8 + size + start, shape=tuple(entry["shape"]))
-            return Activations(path, tuple(Site(*s) for s in facts["sites"]), np.asarray(facts["offsets"]), values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SteerlabError(f"{path} is not a readable activations file ({error}): capture it again.") from error
-
-
-def capture_activations(
-    model: TracedModel,
-    texts: Sequence[str],
-    path: str | Path,
-    sites: Sequence[Site] | None = None,
-    *,
-    pooling: Pooling = "mean",
-    positions: Positions | str = ALL,
-    dtype: FileType = "float32",
-    chat: bool = False,
-    skip_bos: bool = True,
-    max_tokens: int | None = None,
-    token_budget: int = 4096,
-    progress: bool = False,
-) -> Activations:
-    """Write the activations of every text to one safetensors file and map it.
-
-    pooling "mean": mean over the chosen tokens, (n k d). "last": the last chosen token. "tokens": every chosen
-    token, (tokens k d), text by text. The file appears whole or not at all.
-
-    Raises `SteerlabError` as `capture_moments` does, and for a text none of whose tokens is chosen.
-    """
-    _choice("pooling", pooling, Pooling)
-    _choice("dtype", dtype, FileType)
-    chosen = all_layers(model) if sites is None else tuple(sites)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise SteerlabError(
-            f"{len(chosen)} sites were given, {len(set(chosen))} of them different: name at least one site, each once."
-        )
-    model.check_sites(chosen)
-    picked = select(model, texts, positions, chat, skip_bos, max_tokens)
-    counts = np.zeros(len(texts), dtype=np.int64)
-    for i in range(len(texts)):
-        counts[i] = int(picked.batch([i], model.pad_id)[1].sum())
-        if counts[i] == 0:
-            raise SteerlabError(
-                f"no token of the text {texts[i][:60]!r} is at positions {picked.positions}: choose other positions."
-            )
-    widths = counts if pooling == "tokens" else np.ones_like(counts)
-    offsets = np.concatenate([[0], np.cumsum(widths)])
-    shape = (int(offsets[-1]), len(chosen), model.d_model)
-    limit = float(np.finfo(dtype).max)
-    record = {
-        "sites": [list(s) for s in chosen],
-        "offsets": offsets.tolist(),
-        "pooling": pooling,
-        "model": model.name,
-        "revision": model.revision,
-    }
-
-    def fill(values: np.ndarray) -> None:
-        for members, batch, mask in _passes(model, picked, token_budget, progress, "activations"):
-
-            def keep(site: Site, h: Tensor, members: list[int] = members, mask: Tensor = mask) -> None:
-                k = chosen.index(site)
-                for r, i in enumerate(members):
-                    rows = h[r][mask[r]].float()
-                    rows = rows.mean(0, keepdim=True) if pooling == "mean" else rows[-1:] if pooling == "last" else rows
-                    if not bool((rows.abs() <= limit).all()):  # NaN fails too
-                        raise SteerlabError(
-                            f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
-                            f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
-                        )
-                    values[offsets[i] : offsets[i + 1], k] = rows.cpu().numpy()
-
-            model.forward(batch, read=chosen, visit=keep)
-
-    write_mapped(Path(path), shape, dtype, record, fill)
-    return Activations.open(path)
-
-
-def write_mapped(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: str,
-    record: Mapping[str, object],
-    fill: Callable[[np.ndarray], None],
-) -> None:
-    """Write one safetensors file with the tensor "activations" through a memory map, then rename it into place."""
-    code, item = {"float32": ("F32", 4), "float16": ("F16", 2)}[dtype]
-    size = int(np.prod(shape)) * item
-    header = json.dumps(
-        {
-            "__metadata__": {"steerlab": json.dumps(dict(record))},
-            "activations": {"dtype": code, "shape": list(shape), "data_offsets": [0, size]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            # Real space and not a hole: on a full disk, writing into a mapped hole kills the process (SIGBUS). Not on macOS.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, 8 + len(header) + size)
-            else:
-                file.truncate(8 + len(header) + size)
-        values = np.memmap(temporary, dtype=dtype, mode="r+", offset=8 + len(header), shape=shape)
-        fill(values)
-        values.flush()
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SteerlabError(
-            f"{path} could not be written ({error.strerror}): choose a folder you may write to, with enough space."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def texts_digest(texts: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ exit code 2.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -256,6 +257,8 @@ def main() -> None:
     """Entry point: one sentence for bad input (exit code 2), no traceback; an interruption says how to continue
     (130).
     """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

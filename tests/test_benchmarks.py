@@ -18,7 +18,7 @@ NAMES = {
     for path in (Path(timing.__file__).parent).glob("*.py")
     if "timing.main(" in path.read_text(encoding="utf-8")
 }
-ROW = {f for f in Row.__dataclass_fields__} | {"met"}
+ROW = set(Row.__dataclass_fields__) | {"met"}
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlab.capture import (
-    Activations,
-    all_layers,
-    capture_activations,
-    capture_moments,
-)
+from steerlab.activations import Activations, capture_activations
+from steerlab.capture import all_layers, capture_moments
 from steerlab.errors import SteerlabError
 from steerlab.loading import wrap
 from steerlab.model import TracedModel

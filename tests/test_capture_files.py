@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from steerlab.capture import Activations, capture_activations, capture_moments, provenance, texts_digest
+from steerlab.activations import Activations, capture_activations
+from steerlab.capture import capture_moments, provenance, texts_digest
 from steerlab.errors import SteerlabError
 from steerlab.loading import wrap
 from steerlab.types import Site

@@ -12,10 +12,11 @@ import torch
 from steerlab import interop
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
-from steerlab.generation import Request, Settings, eos_ids, generate
+from steerlab.generation import Request, Settings, generate
 from steerlab.interop import from_llama2c
 from steerlab.loading import load
 from steerlab.model import TracedModel
+from steerlab.stopping import eos_ids
 from tests.reference import llama2c
 
 OPENING = "Once upon a time, there was a little girl named Lily."

@@ -21,7 +21,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
     ("architecture", "batch", "decoding", "model", "loading", "bridge", "engines", "engines.*"),
-    ("capture", "generation", "fitting"),
+    ("capture", "activations", "stopping", "generation", "fitting"),
     ("evaluation", "evaluation.*", "store"),
     ("figures", "ablation", "synthesis", "interop"),
     ("recipes", "bundled.*"),

@@ -21,13 +21,6 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-CHAT_TEMPLATE = (
-    "{{ '<|bos|>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>' + m['content'] }}"
-    "{% elif m['role'] == 'assistant' %}{{ '<|assistant|>' + m['content'] + '<|eos|>' }}"
-    "{% else %}{{ raise_exception('polyglot-mini knows the roles user and assistant only') }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -52,6 +45,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "cpu"
     compile: bool = True
+    start: str = ""  # folder of weights to start from instead of random ones; optimizer state is not kept
 
 
 def model_config(c: TrainConfig) -> LlamaConfig:
@@ -155,7 +149,11 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
     held = json.loads((packed / "heldout.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
     model = LlamaForCausalLM(model_config(c)).to(c.device)
-    for name, p in model.named_parameters():  # residual writers start small: GPT-2's 1/sqrt(2 layers)
+    if c.start:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(c.start, dtype=torch.float32).state_dict())
+    for name, p in (
+        () if c.start else model.named_parameters()
+    ):  # residual writers start small: GPT-2's 1/sqrt(2 layers)
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             p.data.mul_((2 * c.layers) ** -0.5)
     backbone = torch.compile(model.model, dynamic=False) if c.compile else model.model
@@ -237,60 +235,6 @@ def save(model: LlamaForCausalLM, out: Path, c: TrainConfig, curve: list[dict], 
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> None:
-    """Write `tokenizer.json`, `batches.npy` (n 3 rows length, int16) and the held-out token ids to `packed`."""
-    from steerlab.bundled import corpus
-
-    packed.mkdir(parents=True, exist_ok=True)
-    texts = corpus.passages(root)
-    sizes = {code: sum(len(p.text.encode()) for p in texts if p.language == code) for code in corpus.LANGUAGES}
-    print(f"{len(texts)} passages, {sum(sizes.values()) / 1e6:.1f} MB: {sizes}", flush=True)
-    tokenizer = corpus.train_tokenizer(texts, c.vocab)
-    tokenizer.save(str(packed / "tokenizer.json"))
-    stream = corpus.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
-    print(
-        "share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)),
-        flush=True,
-    )
-    n = tokens // (c.rows * c.length)
-    batches = np.lib.format.open_memmap(
-        packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length)
-    )
-    targets = filled = 0
-    for i, batch in zip(range(n), corpus.pack(iter(stream), c.rows, c.length), strict=False):
-        batches[i] = batch
-        filled += int((batch[1] > 0).sum())
-        targets += int(batch[2].sum())
-    batches.flush()
-    print(
-        f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted",
-        flush=True,
-    )
-    held = corpus.held_out(root)
-    ids = {code: [[corpus.BOS, *tokenizer.encode(t).ids, corpus.EOS] for t in texts] for code, texts in held.items()}
-    size = {code: sum(len(t.encode()) for t in texts) for code, texts in held.items()}
-    (packed / "heldout.json").write_text(json.dumps({"ids": ids, "bytes": size}))
-
-
-def write_tokenizer(packed: Path, out: Path) -> None:
-    """Save the fast tokenizer with its special tokens, left padding and chat template. Plain text gets BOS in
-    front, as Llama's does.
-    """
-    from tokenizers import Tokenizer, processors
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer.from_file(str(packed / "tokenizer.json"))
-    core.post_processor = processors.TemplateProcessing(
-        single="<|bos|> $A", pair="<|bos|> $A $B", special_tokens=[("<|bos|>", 1)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
-        additional_special_tokens=["<|user|>", "<|assistant|>"], padding_side="left", model_max_length=512,
-    )  # fmt: skip
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(out)
-
-
 def main() -> None:
     """Command line: every field of `TrainConfig` is an option."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -309,12 +253,14 @@ def main() -> None:
         parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=value)
     given = vars(parser.parse_args())
     c = TrainConfig(**{k: given[k] for k in asdict(TrainConfig())})
+    from steerlab.bundled import prepare  # needs the data layer; `fit` alone does not
+
     if given["step"] in ("all", "prepare"):
-        prepare(given["data"], given["packed"], given["prepare_tokens"], c)
+        prepare.prepare(given["data"], given["packed"], given["prepare_tokens"], c)
     if given["step"] in ("all", "fit"):
         fit(given["packed"], given["out"], c)
     if given["step"] in ("all", "tokenizer"):
-        write_tokenizer(given["packed"], given["out"])
+        prepare.write_tokenizer(given["packed"], given["out"])
 
 
 if __name__ == "__main__":
