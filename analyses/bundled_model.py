@@ -14,6 +14,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def curve() -> pd.DataFrame:
     )
 
 
-def draw(table: pd.DataFrame, over_time: pd.DataFrame) -> Figure:
+def draw(table: Any, over_time: Any) -> Figure:
     """Left: the training curve. Right: language and label per language."""
     figure, (left, right) = figures.new(columns=2, height=3.8)
     for code in LANGUAGES:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,7 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
             }
             if condition == "random":
                 hits = [np.array([g.language == lid for g in identify(own)], dtype=float) for own in (texts, base)]
-                change = paired_bootstrap(*hits)
+                change = paired_bootstrap(hits[0], hits[1])
                 row |= {"change": change.value, "change_low": change.low, "change_high": change.high}
             if "steered" in condition and "un" not in condition:
                 row |= {"layer": steered[code].layer, "strength": steered[code].strength}
@@ -108,7 +109,7 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: Any) -> Figure:
     """Every condition in every language."""
     figure, (axes,) = figures.new(height=4.2)
     figures.dots(
@@ -137,7 +138,7 @@ def draw(table: pd.DataFrame) -> Figure:
 def main() -> None:
     """Compute, print, draw."""
     config, model = Config(), load()
-    table = compute(config, model)
+    table: Any = compute(config, model)
     paths = figures.save(
         draw(table),
         table,

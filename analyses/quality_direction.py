@@ -15,6 +15,7 @@ import argparse
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -105,7 +106,7 @@ def compute(config: Config, model: TracedModel, root: Path | None) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: Any) -> Figure:
     """Left: Slovene by layer with baselines. Right: every language's corrupted contrast at its best layer, with
     baselines.
     """

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import torch
 
 from benchmarks import timing
-from benchmarks.subjects import random_llama, random_texts
+from benchmarks.subjects import plain_twin, random_llama, random_texts
 from benchmarks.timing import Report
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.capture import capture_moments
@@ -46,10 +47,10 @@ def batches(model: TracedModel, texts: list[str], token_budget: int) -> list[Bat
 
 
 @torch.no_grad()
-def plain_forward(model: TracedModel, ready: list[Batch]) -> None:
-    """transformers alone, logits of every position included."""
+def plain_forward(hf: Any, ready: list[Batch]) -> None:
+    """transformers alone; `hf` with its LM head gives the logits of every position, its `base_model` none."""
     for batch in ready:
-        model.hf(
+        hf(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
@@ -79,15 +80,13 @@ def measure(config: Config) -> Report:
     model = random_llama(config.layers, config.d_model, config.vocab)
     texts = random_texts(config.texts, config.shortest, config.longest, config.vocab)
     ready = batches(model, texts, config.token_budget)
-    one = [Site(config.stop_layer)]
-    everywhere, early, plain = (
-        "moments at all layers",
-        f"moments at layer {config.stop_layer}",
-        "plain forward",
-    )
+    one, twin = [Site(config.stop_layer)], plain_twin(model)
+    everywhere, early = "moments at all layers", f"moments at layer {config.stop_layer}"
+    plain, headless = "plain forward", "plain forward without LM head"
     seconds = timing.interleaved(
         {
-            plain: lambda: plain_forward(model, ready),
+            plain: lambda: plain_forward(twin, ready),
+            headless: lambda: plain_forward(twin.base_model, ready),
             everywhere: lambda: capture_moments(model, texts, token_budget=config.token_budget),
             early: lambda: capture_moments(model, texts, one, token_budget=config.token_budget),
         },
@@ -96,6 +95,7 @@ def measure(config: Config) -> Report:
     report = Report(f"What does capture cost ({config.layers} layers, width {config.d_model})?")
     report.rows = [
         timing.compare(seconds, everywhere, plain, 1.05),
+        timing.compare(seconds, everywhere, headless),
         timing.compare(seconds, early, plain, 1.0),
     ]
     report.facts = {

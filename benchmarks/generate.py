@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks import timing
-from benchmarks.subjects import random_llama, random_texts, random_vector
+from benchmarks.subjects import plain_twin, random_llama, random_texts, random_vector
 from benchmarks.timing import Report
 from steerlab.generation import Request, Sample, Settings, generate
 from steerlab.loading import BUNDLED, bundled_path, load
@@ -45,11 +46,11 @@ QUICK = {
 }
 
 
-def plain(model: TracedModel, prompts: list[str], settings: Settings) -> list[tuple[int, ...]]:
-    """transformers alone, from text to tokens and text, as `steerlab.generation.generate` goes."""
+def plain(model: TracedModel, hf: Any, prompts: list[str], settings: Settings) -> list[tuple[int, ...]]:
+    """transformers alone (`hf`), from text to tokens and text, as `steerlab.generation.generate` goes."""
     encoded = model.tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
     drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-    out = model.hf.generate(  # type: ignore[operator]
+    out = hf.generate(
         **encoded,
         max_new_tokens=settings.max_new_tokens,
         do_sample=not settings.greedy,
@@ -68,7 +69,7 @@ def requests(prompts: list[str], interventions: tuple[Intervention, ...]) -> lis
 
 def cases(model: TracedModel, prompts: list[str], config: Config) -> dict[str, Callable[[], object]]:
     """Every way to write the same number of tokens, by name."""
-    vector, middle = random_vector(model), model.n_layers // 2
+    vector, middle, twin = random_vector(model), model.n_layers // 2, plain_twin(model)
     greedy, sampled = (replace(s, max_new_tokens=config.new_tokens) for s in (GREEDY, SAMPLED))
     plans = {
         "unsteered": (),
@@ -81,9 +82,9 @@ def cases(model: TracedModel, prompts: list[str], config: Config) -> dict[str, C
         return lambda: generate(model, asked, settings, batch_rows=config.rows)
 
     return {
-        "generate, greedy": lambda: plain(model, prompts, greedy),
+        "generate, greedy": lambda: plain(model, twin, prompts, greedy),
         **{f"{name}, greedy": ours(name, greedy) for name in plans},
-        "generate, sampled": lambda: plain(model, prompts, sampled),
+        "generate, sampled": lambda: plain(model, twin, prompts, sampled),
         **{f"{name}, sampled": ours(name, sampled) for name in ("unsteered", "one layer")},
     }
 

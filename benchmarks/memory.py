@@ -8,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import timing
-from benchmarks.subjects import random_llama, random_texts
+from benchmarks.subjects import plain_twin, random_llama, random_texts
 from benchmarks.timing import Report, Row
 from steerlab.batch import left_pad, plan_batches
 from steerlab.capture import all_layers, capture_moments
@@ -59,22 +60,22 @@ def child(way: str, texts: int, config: Config) -> None:
     if way == STREAM:
         capture_moments(model, data, token_budget=config.token_budget)
     else:
-        _pass(model, data, config.token_budget, keep=way == KEEP)
+        _pass(model, data, config.token_budget, None if way == KEEP else plain_twin(model))
     print(json.dumps({"peak": peak_mib(), "before": before}))
 
 
 @torch.no_grad()
-def _pass(model: TracedModel, texts: list[str], token_budget: int, keep: bool) -> None:
-    """The same batches through transformers alone, or through `forward` with every activation kept in memory."""
+def _pass(model: TracedModel, texts: list[str], token_budget: int, plain: Any) -> None:
+    """The same batches through transformers alone (`plain`), or through `forward` with every activation kept in memory."""
     rows = model.token_rows(texts)
     kept: dict[Site, list[Tensor]] = {site: [] for site in all_layers(model)}
     for members in plan_batches([len(row) for row in rows], token_budget):
         batch = left_pad([rows[i] for i in members], model.pad_id)
-        if keep:
+        if plain is None:
             for site, h in model.forward(batch, read=tuple(kept)).sites.items():
                 kept[site].append(h[batch.real])
         else:
-            model.hf(
+            plain(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
                 position_ids=batch.position_ids,

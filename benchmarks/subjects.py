@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
@@ -40,6 +40,15 @@ def random_llama(layers: int, d_model: int, vocab: int, context: int = 1024, pea
     with torch.no_grad():
         hf.lm_head.weight.mul_(peak)
     return wrap(hf, word_tokenizer(vocab), name=f"random Llama {layers} x {d_model}")
+
+
+def plain_twin(model: TracedModel) -> PreTrainedModel:
+    """transformers' model on the same weights in modules of its own, which nnsight has not touched."""
+    twin = type(model.hf)(model.hf.config)
+    twin.load_state_dict(model.hf.state_dict(), assign=True)
+    twin.tie_weights()
+    twin.generation_config = model.hf.generation_config
+    return twin.eval()
 
 
 def word_tokenizer(vocab: int) -> PreTrainedTokenizerFast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -89,7 +90,8 @@ def sweep(
 def score_arms(table: pd.DataFrame, score: Callable[[str, list[str]], Estimate]) -> pd.DataFrame:
     """One row per (arm, layer, strength) with `score(arm, texts)` as value, low, high and n."""
     rows = []
-    for (arm, layer, strength), part in table.groupby(["arm", "layer", "strength"], sort=False, dropna=False):
+    groups: Any = table.groupby(["arm", "layer", "strength"], sort=False, dropna=False)
+    for (arm, layer, strength), part in groups:
         estimate = score(str(arm), [str(t) for t in part["text"]])
         rows.append(
             {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -44,7 +44,7 @@ class Activations:
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size)) if 0 < size < 100_000_000 else None
+                header: Any = json.loads(file.read(size)) if 0 < size < 100_000_000 else None
             facts = json.loads(header["__metadata__"]["steerlab"])
             entry = header["activations"]
             start, stop = entry["data_offsets"]

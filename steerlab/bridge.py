@@ -67,7 +67,9 @@ def activations(
 
         return keep
 
-    hooks = [(hook_name(site), keeper(site)) for site in sites]  # by site, since TransformerLens renames aliased hooks
+    hooks: Any = [
+        (hook_name(site), keeper(site)) for site in sites
+    ]  # by site, since TransformerLens renames aliased hooks
     with torch.no_grad():
         logits = bridge.run_with_hooks(
             batch.input_ids, attention_mask=batch.attention_mask, fwd_hooks=hooks, return_type="logits"

@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
 from steerlab.errors import SteerlabError
+from steerlab.records import plain
 
 app = typer.Typer(
     help="Fit directions in a language model's residual stream, steer with them, write data, and measure what changed.",
@@ -28,7 +30,6 @@ vectors_app = typer.Typer(
     help="Fit steering vectors and look into saved ones.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 app.add_typer(vectors_app, name="vectors")
-console = Console()
 TOPIC = ["topic"]
 
 Model = Annotated[
@@ -47,16 +48,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 def show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
-    """Print rows as a table, or as JSON lines for machines."""
+    """Print rows as a table, or as a JSON list for machines, where what is missing is null."""
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print(json.dumps(plain(rows), ensure_ascii=False, indent=2))
         return
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else []:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # a name cut short is no name
     for row in rows:
-        table.add_row(*[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()])
-    console.print(table)
+        table.add_row(*[_cell(value) for value in row.values()])
+    # A file or pipe has no width of its own to keep to.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
 
 
 @app.command()
@@ -117,7 +125,7 @@ def vectors_fit(
     from steerlab.commands import vectors as command
 
     options = command.FitOptions(model, kind, name, column, positions, weighting, surface, dtype, device)
-    console.print(command.fit(texts, out, options, not quiet))
+    print(command.fit(texts, out, options, not quiet))
 
 
 @vectors_app.command("show")
@@ -250,7 +258,7 @@ def demo(
     rows, figure = command.run(out, per_label, seed, not quiet)
     show(rows, "Demo: mean over languages and tasks", as_json)
     if not as_json:
-        console.print(f"samples, metrics and report: {out}\nfigure: {figure}")
+        print(f"samples, metrics and report: {out}\nfigure: {figure}")
 
 
 def main() -> None:
@@ -268,7 +276,11 @@ def main() -> None:
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except TyperException as error:
-        error.show()
+        message = " ".join(error.format_message().split())  # empty where help was printed instead
+        if message:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "steerlab"
+            print(f"steerlab: {message.rstrip('.')}: see `{command} --help`.", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)

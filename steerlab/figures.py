@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -17,6 +18,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from steerlab.disk import told
 
 # Okabe and Ito's colours: told apart under every common colour blindness, and in grey by order of lightness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -86,7 +89,8 @@ def lines(
 ) -> None:
     """A line per series over a numeric `x`, with its interval as a band."""
     for k, name in enumerate(series_order):
-        own = table[table[series] == name].sort_values(x)
+        own: Any = table[table[series] == name]
+        own = own.sort_values(x)
         colour = COLOURS[k % len(COLOURS)]
         axes.plot(
             own[x],
@@ -123,14 +127,21 @@ def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: st
 
 
 def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str, record: Mapping[str, object]) -> list[Path]:
-    """Write NAME.pdf, NAME.png, NAME.csv (the table) and NAME.json (settings) to `folder`; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write NAME.png, NAME.pdf, NAME.csv (the table) and NAME.json (settings) to `folder`; return the paths.
+
+    Closes the figure. Raises `SteerlabError` where the folder cannot be written or the disk is full.
+    """
     paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
-    figure.savefig(paths[0], metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
-    paths[3].write_text(json.dumps(dict(record), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    plt.close(figure)
+    settings = json.dumps(dict(record), indent=2, ensure_ascii=False, default=str) + "\n"
+    try:
+        with told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(paths[0], metadata={"Software": None})
+            figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+            table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
+            paths[3].write_text(settings, encoding="utf-8")
+    finally:
+        plt.close(figure)
     return paths
 
 

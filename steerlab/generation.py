@@ -130,7 +130,7 @@ class Picker:
     """
 
     settings: Settings
-    processors: LogitsProcessorList
+    processors: Any  # transformers' LogitsProcessorList
     keys: Int[Tensor, " b"]
     batch: Batch
 

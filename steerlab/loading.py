@@ -80,7 +80,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         if place == "auto":
             options["device_map"] = "auto"
-        hf = AutoModelForCausalLM.from_pretrained(
+        hf: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], use_safetensors=True, **common, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -128,9 +128,8 @@ def wrap(
     layout = find_layout(hf, layers_path)
     if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
         hf.set_attn_implementation("eager")  # SDPA leaves out Gemma-2's soft-capping without a word (about 1e-3 here)
-    ids = torch.tensor(
-        [_some_ids(hf.get_input_embeddings().weight.shape[0])], device=hf.get_input_embeddings().weight.device
-    )
+    weight: Any = hf.get_input_embeddings().weight
+    ids = torch.tensor([_some_ids(int(weight.shape[0]))], device=weight.device)
     layout = replace(layout, adds=adds_up(hf, layout, ids))
     known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
     model = TracedModel(

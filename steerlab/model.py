@@ -63,17 +63,13 @@ class TracedModel:
         revision: str,
         template: Template,
     ) -> None:
-        self.name, self.revision, self.hf, self.tokenizer, self.layout, self.template = (
-            name,
-            revision,
-            hf,
-            tokenizer,
-            layout,
-            template,
-        )
+        self.name, self.revision, self.layout, self.template = name, revision, layout, template
+        # Any: to a type checker every attribute of a torch module is Tensor | Module.
+        self.hf: Any = hf
+        self.tokenizer: Any = tokenizer
         self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
         self._blocks: Any = _walk(self.nnsight, layout.layers)
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.pad_id = int(self.tokenizer.pad_token_id or 0)
 
     # ---- facts -------------------------------------------------------------------------------------------------------------
     @property
@@ -260,9 +256,8 @@ class TracedModel:
         ):
             for _ in tracer.iter[:steps]:
                 for site in sites:
-                    h = self._get(
-                        site
-                    )  # waits for the forward pass: only then is the plan the one of the rows that are left
+                    # Reading waits for the forward pass; only then is the plan that of the rows still there.
+                    h = self._get(site)
                     self._set(site, holder[0].edit(site, h, chunk.context))  # type: ignore[union-attr]
         return result[0]
 

@@ -28,7 +28,7 @@ from steerlab.generation import Settings
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention
 from steerlab.store import RunFolder
-from steerlab.synthesis import Cell, Written, synthesize
+from steerlab.synthesis import Cell, Written, check, synthesize
 from steerlab.tasks import few_shot_examples, task
 
 PROMPTS = ("target", "none", "english")
@@ -112,19 +112,31 @@ def write_data(
     """Write every condition into the run folder `out`; a killed run continues when called again with the same
     arguments.
 
-    Raises `SteerlabError` when `out` holds another run, and as `synthesize` does.
+    Raises `SteerlabError` when `out` holds another run, and as `synthesize` does, for bad input before `out` is touched.
     """
     cells = cells_of(config, conditions, root)
+    check(model, cells, config.per_label, config.settings, config.batch_rows, config.max_tries)
     record = {
         **config.to_json(),
         "model_revision": model.revision,
         "cells": [cell.to_json() for cell in cells],
     }
     run = RunFolder.open(out, record)
-    written = synthesize(
-        model, cells, run, per_label=config.per_label, settings=config.settings, batch_rows=config.batch_rows, max_tries=config.max_tries,
-        near_duplicate=config.near_duplicate, progress=progress,
-    )  # fmt: skip
+    try:
+        written = synthesize(
+            model,
+            cells,
+            run,
+            per_label=config.per_label,
+            settings=config.settings,
+            batch_rows=config.batch_rows,
+            max_tries=config.max_tries,
+            near_duplicate=config.near_duplicate,
+            progress=progress,
+        )
+    except BaseException:
+        run.close()  # or this process could not continue the run
+        raise
     return written, cells, run
 
 
@@ -168,8 +180,7 @@ def text_metrics(texts: Sequence[str], code: str, model: TracedModel | None = No
     }
     found["repetition_rate"] = stats.bootstrap(np.array([repetition.repetition_rate(text) for text in texts]))
     if model is not None:
-        surprise = np.log(fluency.perplexity(model, texts))
-        found["log_perplexity"] = stats.bootstrap(surprise[np.isfinite(surprise)])
+        found["log_perplexity"] = stats.bootstrap(np.log(fluency.perplexity(model, texts)))
     return found
 
 

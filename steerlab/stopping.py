@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -43,8 +44,8 @@ class Stopper:
 def eos_ids(model: TracedModel) -> set[int]:
     """Every id that ends a text: the generation config's, else the tokenizer's."""
     config = getattr(model.hf, "generation_config", None)
-    found = getattr(config, "eos_token_id", None)
-    ids = {found} if isinstance(found, int) else set(found or ())
+    found: Any = getattr(config, "eos_token_id", None)
+    ids: set[int] = {found} if isinstance(found, int) else set(found or ())
     if model.tokenizer.eos_token_id is not None:
         ids.add(int(model.tokenizer.eos_token_id))
     return ids

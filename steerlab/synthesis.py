@@ -120,6 +120,37 @@ class Written:
         return [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
 
 
+def check(
+    model: TracedModel, cells: Sequence[Cell], per_label: int, settings: Settings, batch_rows: int, max_tries: int
+) -> None:
+    """Refuse what cannot be written, before a byte of it is.
+
+    Raises `SteerlabError` for counts below 1, no or repeated cells, interventions the model cannot take, and a prompt
+    that leaves no room for its answer.
+    """
+    if per_label < 1:
+        raise SteerlabError(f"{per_label} samples per label were asked for: ask for at least 1.")
+    for name, value in (("batch_rows", batch_rows), ("max_tries", max_tries)):
+        if value < 1:
+            raise SteerlabError(f"{name} is {value}: give at least 1.")
+    names = [cell.name for cell in cells]
+    if len(set(names)) != len(names) or not names:
+        raise SteerlabError(f"the cells are {names}: give at least one, each once.")
+    Plan(tuple(cell.interventions for cell in cells)).check(model.d_model, model.n_layers)
+    texts = [_prompt(cell, label) for cell in cells for label in cell.chosen_labels()]
+    longest = max(len(row) for row in model.token_rows(list(dict.fromkeys(texts)), chat=True))
+    need = longest + settings.max_new_tokens
+    if need > model.context_length:
+        raise SteerlabError(
+            f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones need {need} positions, and {model.name} has "
+            f"{model.context_length}: use fewer examples in the prompt, or lower max_new_tokens."
+        )
+
+
+def _prompt(cell: Cell, label: str) -> str:
+    return prompt(task(cell.task), label, cell.prompt_language, cell.shots.get(label, ()))
+
+
 def synthesize(
     model: TracedModel,
     cells: Sequence[Cell],
@@ -139,16 +170,10 @@ def synthesize(
     unsteered samples share their noise. A text that is empty or repeats one of its cell is drawn again, at most
     `max_tries` times in all; a slot that stays empty is reported in `unfilled`.
 
-    Raises `SteerlabError` for per_label or max_tries below 1, repeated cells, and prompts that do not fit the
-    model.
+    Raises `SteerlabError` as `check` does, and where the folder cannot be written.
     """
-    if per_label < 1:
-        raise SteerlabError(f"{per_label} samples per label were asked for: ask for at least 1.")
-    if max_tries < 1:
-        raise SteerlabError(f"max_tries is {max_tries}: give at least 1.")
+    check(model, cells, per_label, settings, batch_rows, max_tries)
     names = [cell.name for cell in cells]
-    if len(set(names)) != len(names) or not names:
-        raise SteerlabError(f"the cells are {names}: give at least one, each once.")
     slots = [
         Slot(c, label, i) for c, cell in enumerate(cells) for label in cell.chosen_labels() for i in range(per_label)
     ]
@@ -197,9 +222,8 @@ def _round(
     for slot in slots:
         cell = cells[slot.cell]
         chosen = task(cell.task)
-        text = prompt(chosen, slot.label, cell.prompt_language, cell.shots.get(slot.label, ()))
         key = (cell.language, chosen.name, slot.label, slot.index, attempt)
-        requests.append(Request(text, key, cell.interventions))
+        requests.append(Request(_prompt(cell, slot.label), key, cell.interventions))
     done = run.completed_batches(DRAFTS)
     prefix = f"{attempt}-"
     skip = {int(name.removeprefix(prefix)) for name in done if name.startswith(prefix)}

@@ -73,6 +73,8 @@ def test_without_texts_the_shares_are_missing() -> None:
         ((["a"], ["health"]), (["a", "b"], ["health", "health"]), "at least two"),
     ],
 )
-def test_bad_data_is_told_in_one_sentence(written, train, words: str) -> None:
+def test_bad_data_is_told_in_one_sentence(
+    written: tuple[list[str], list[str]], train: tuple[list[str], list[str]], words: str
+) -> None:
     with pytest.raises(SteerlabError, match=words):
         faithfulness(*written, *train, *TEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -89,6 +90,6 @@ def test_a_bar_or_line_break_in_a_name_does_not_break_the_table() -> None:
         ([ROWS[0], ROWS[0]], "two estimates"),
     ],
 )
-def test_results_of_another_shape_are_refused(results, words: str) -> None:
+def test_results_of_another_shape_are_refused(results: Any, words: str) -> None:
     with pytest.raises(SteerlabError, match=words):
         metrics_table(results)

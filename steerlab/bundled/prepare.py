@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from steerlab.bundled import corpus
-from steerlab.bundled.train import TrainConfig
+from steerlab.bundled.config import TrainConfig
 
 CHAT_TEMPLATE = (
     "{{ '<|bos|>' }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>' + m['content'] }}"

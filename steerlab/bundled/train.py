@@ -13,39 +13,16 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides the weights, apart from the text."""
-
-    layers: int = 6
-    d_model: int = 256
-    mlp: int = 704
-    heads: int = 8
-    kv_heads: int = 4
-    vocab: int = 8192
-    context: int = 512
-    rows: int = 16
-    length: int = 256
-    muon_lr: float = 6e-3
-    adam_lr: float = 4e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 60
-    cooldown: float = 0.6  # last share of the run in which the rate falls to zero, linearly
-    tokens: int = 60_000_000
-    minutes: float = 1e9
-    seed: int = 0
-    device: str = "cpu"
-    compile: bool = True
-    start: str = ""  # folder of weights to start from instead of random ones; optimizer state is not kept
+from steerlab.bundled.config import TrainConfig
 
 
 def model_config(c: TrainConfig) -> LlamaConfig:
@@ -148,7 +125,8 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
     stream = np.load(packed / "batches.npy", mmap_mode="r")
     held = json.loads((packed / "heldout.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
-    model = LlamaForCausalLM(model_config(c)).to(c.device)
+    model: Any = LlamaForCausalLM(model_config(c))
+    model.to(c.device)
     if c.start:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(c.start, dtype=torch.float32).state_dict())
     for name, p in (
@@ -227,7 +205,8 @@ def save(model: LlamaForCausalLM, out: Path, c: TrainConfig, curve: list[dict], 
     state = {k: v.detach().to("cpu", torch.bfloat16, copy=True) for k, v in model.state_dict().items()}
     config = model_config(c)
     config.dtype = torch.bfloat16
-    fresh = LlamaForCausalLM(config).to(torch.bfloat16)
+    fresh: Any = LlamaForCausalLM(config)
+    fresh.to(torch.bfloat16)
     fresh.load_state_dict(state)
     fresh.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())

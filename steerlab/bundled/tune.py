@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -44,7 +45,7 @@ def language_sweep(model: TracedModel, samples: int = 2) -> pd.DataFrame:
     return score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
 
 
-def weakest_of_the_best(scores: pd.DataFrame) -> pd.Series:
+def weakest_of_the_best(scores: Any) -> Any:
     """The row with the smallest strength among those within `SLACK` of the best; ties go to the higher value,
     then the earlier layer.
     """
@@ -63,24 +64,22 @@ def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFra
     texts = sweep(model, arms, task_prompts(code), samples, Settings(max_new_tokens=40), progress=True)
     texts["text"] = texts["text"].map(postprocess)
 
-    def both(arm: str, own: list[str]) -> Estimate:
-        share = language_share(own, data.language(code).lid)
-        return Estimate(distinct_n(own, 2), share.value, share.value, share.n)
-
-    return score_arms(texts, both).rename(columns={"value": "distinct_2", "low": "language_share"}).drop(columns="high")
+    spread = score_arms(texts, lambda arm, own: Estimate.point(distinct_n(own, 2), len(own), "a ranking, not a result"))
+    share = score_arms(texts, lambda arm, own: language_share(own, data.language(code).lid))
+    return spread.rename(columns={"value": "distinct_2"}).assign(language_share=share["value"])
 
 
 def main() -> None:
     """Sweep every vector and write what was found."""
     model = load()
     folder = Path(__file__).parent / "vectors"
-    scores = language_sweep(model)
+    scores: Any = language_sweep(model)
     scores.to_csv(folder / "sweep.csv", index=False, float_format="%.4f")
     found: dict[str, dict[str, float]] = {}
     for code in LANGUAGES:
         best = weakest_of_the_best(scores[scores["arm"] == code])
         found[f"language-{code}"] = {"layer": int(best["layer"]), "strength": float(best["strength"])}
-        own = quality_sweep(model, code)
+        own: Any = quality_sweep(model, code)
         plain = own[own["strength"] == 0].iloc[0]
         kept = own[(own["strength"] > 0) & (own["language_share"] >= plain["language_share"] - 0.05)]
         top = (

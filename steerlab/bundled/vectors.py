@@ -9,6 +9,7 @@ English), and the Slovene back-translation pairs.
 from __future__ import annotations
 
 import argparse
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def main() -> None:
     given = parser.parse_args()
     vectors = fit(load("polyglot-mini"), given.data)
     save_set(vectors, given.out)
+    texts = {
+        f"vectors {corpus} {code}": own for corpus, by in vector_texts(given.data).items() for code, own in by.items()
+    }
+    samples = {f"sample {code}": list(data.load("sample", code).texts) for code in LANGUAGES}
+    report = data.overlap_report({**texts, **samples})
+    kept = [o for o in report.overlaps if o.first.startswith("vectors") and o.second.startswith("sample")]
+    facts = {"vector_texts": sum(map(len, texts.values())), "sample_texts": sum(map(len, samples.values()))}
+    facts |= {"exact": sum(o.exact for o in kept), "near": sum(o.near for o in kept)}
+    (given.out / "leakage.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(f"{len(vectors)} vectors in {given.out}")
 
 

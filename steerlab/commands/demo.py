@@ -56,11 +56,11 @@ def run(out: Path, per_label: int, seed: int, progress: bool) -> tuple[list[dict
             "per": "mean over topic and sentiment",
         }
         paths = figures.save(figure, table, folder.path / "figures", "demo", record)
-        finish(folder, written, metrics, config, None, bundled=False)
+        finish(folder, written, metrics, config, None, bundled=True)
     return summary(metrics), paths[0]
 
 
-def summary(metrics: pd.DataFrame) -> list[dict[str, Any]]:
+def summary(metrics: Any) -> list[dict[str, Any]]:
     """One row per condition: the mean of each headline metric over languages and tasks."""
     rows = []
     for condition, name in NAMES.items():
@@ -70,7 +70,7 @@ def summary(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(metrics: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+def draw(metrics: Any) -> tuple[Any, pd.DataFrame]:
     """Three panels, one per metric: every condition in every language, averaged over the two tasks."""
     kept = metrics[metrics["metric"].isin(list(METRICS)) & metrics["condition"].isin(list(NAMES))]
     table = kept.groupby(["metric", "language", "condition"], sort=False)[["value", "low", "high"]].mean().reset_index()
@@ -90,8 +90,10 @@ def draw(metrics: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
         axes.set_ylabel(label)
         axes.set_ylim(0, 105)
     gain = _mean(table, "nameless-language") - _mean(table, "nameless")
+    control = _mean(table, "nameless-random") - _mean(table, "nameless")
     figure.suptitle(
-        f"Without a language in the prompt, the language vector moves {gain:+.0f} points of texts into the target language",
+        "Where the prompt names no language, the language vector moves\n"
+        f"{gain:+.0f} points of the texts into the target language; a random direction {control:+.0f}",
         fontsize=10.5, fontweight="bold", x=0.01, ha="left",
     )  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
@@ -99,6 +101,6 @@ def draw(metrics: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
     return figure, table
 
 
-def _mean(table: pd.DataFrame, condition: str) -> float:
+def _mean(table: Any, condition: str) -> float:
     own = table[(table["metric"] == "language_share") & (table["condition"] == condition)]
     return 100 * float(own["value"].mean())

@@ -37,8 +37,8 @@ class TextClassifier:
         """Learns the n-grams and their weights from the texts; `fit` learns the labels. Duplicates and empty texts must be gone."""
         if len(set(labels)) < 2:
             raise SteerlabError(
-                f"training texts of {len(set(labels))} labels were given ({', '.join(sorted(set(labels))) or 'none'}):"
-                " a classifier needs texts of at least two."
+                f"{len(texts)} training texts with the labels {sorted(set(labels))} were given: a classifier needs texts of at"
+                " least two labels."
             )
         self.vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=NGRAMS, sublinear_tf=True, strip_accents=None)
         features: sparse.csr_array = sparse.csr_array(self.vectoriser.fit_transform(texts))

@@ -21,7 +21,8 @@ def log_likelihood(
     """Sum of natural-log probabilities of each text's tokens under the unsteered model, and their number.
 
     Without prompts a text stands behind BOS alone (a tokenizer without BOS leaves the first token out); with
-    prompts, behind its instruction in the model's template. An empty text has NaN and 0.
+    prompts, behind its instruction in the model's template. What does not fit the context is cut off at the end; a text
+    without a token of its own has NaN and 0.
     """
     if prompts is not None and len(prompts) != len(texts):
         raise SteerlabError(f"{len(texts)} texts and {len(prompts)} prompts were given: give one prompt per text.")
@@ -32,12 +33,12 @@ def log_likelihood(
         return total, count
     if prompts is None:
         rows = model.token_rows([texts[i] for i in filled])
-        own = [len(row) - 1 for row in rows]
+        heads = [1] * len(rows)
     else:
-        heads = model.token_rows([prompts[i] for i in filled], chat=True)
+        rendered = model.token_rows([prompts[i] for i in filled], chat=True)
         tails = [model.tokenizer(texts[i], add_special_tokens=False)["input_ids"] for i in filled]
-        rows = [head + list(tail) for head, tail in zip(heads, tails, strict=True)]
-        own = [len(tail) for tail in tails]
+        rows = [head + list(tail) for head, tail in zip(rendered, tails, strict=True)]
+        heads = [len(head) for head in rendered]
     rows = [row[: model.context_length] for row in rows]
     for members in plan_batches([len(row) for row in rows], token_budget):
         batch = left_pad([rows[m] for m in members], model.pad_id).to(model.device)
@@ -46,7 +47,7 @@ def log_likelihood(
         scores = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         picked = scores.gather(2, batch.input_ids[:, 1:, None])[..., 0]
         for r, m in enumerate(members):
-            n = min(own[m], len(rows[m]) - 1)
+            n = len(rows[m]) - heads[m]  # of a text that was cut at the context, what is left of it
             if n > 0:
                 total[filled[m]] = float(picked[r, -n:].sum())
                 count[filled[m]] = n
