@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 
 PYTEST_ARGS ?=
 PYTEST_JOBS ?= 0
+MODEL_ARGS ?= --minutes 95
 
 export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
@@ -72,8 +73,15 @@ notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept
 	@for notebook in notebooks/*.ipynb; do [ -e "$$notebook" ] || continue; \
 		echo "$$notebook"; (cd notebooks && ../$(BIN)/jupyter-execute "$$(basename "$$notebook")") || exit 1; done
 
-model: $(READY) ## train the bundled model again from its data
-	$(BIN)/python -m steerlab.bundled.train
+# malloc keeps what it has: freshly mapped memory is what slows CPU training down (LOG.md)
+model: export MALLOC_TRIM_THRESHOLD_=8589934592
+model: export MALLOC_TOP_PAD_=268435456
+model: export MALLOC_MMAP_MAX_=0
+model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DATA=DIR, MODEL_ARGS='--minutes 95' (2 idle cores)
+	$(BIN)/python -m steerlab.bundled.train $(MODEL_ARGS)
+	cp runs/polyglot-mini/model/* steerlab/bundled/polyglot_mini/
+	$(BIN)/python -m steerlab.bundled.vectors
+	$(BIN)/python -m steerlab.bundled.tune
 
 clean: ## remove caches and build leftovers; .venv, runs and figures stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

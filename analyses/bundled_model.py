@@ -98,6 +98,25 @@ def draw(table: Any, over_time: Any) -> Figure:
     return figure
 
 
+def card(table: Any) -> str:
+    """The model card: analyses/card.md with this model's settings and numbers."""
+    record = json.loads((bundled_path() / "training.json").read_text(encoding="utf-8"))
+    config = record["config"]
+    wide = table.pivot(index="language", columns="measure", values="value")
+    rows = [
+        "| language | bits per byte | in the language | label recognised | judge on human text |",
+        "|---|---|---|---|---|",
+    ]
+    for code, row in wide.iterrows():
+        shares = " | ".join(f"{row[name]:.2f}" for name in ("language", "label", "judge"))
+        rows.append(f"| {code} | {row['bits_per_byte']:.2f} | {shares} |")
+    means = [f"{wide[name].mean():.2f}" for name in ("bits_per_byte", "language", "label", "judge")]
+    rows.append("| mean | " + " | ".join(means) + " |")
+    note = f"{record['tokens'] / 1e6:.1f}M tokens in {record['steps']} steps on a CPU" + record.get("note", "")
+    facts = {**config, "parameters": record["parameters"] / 1e6, "note": note + ".", "table": "\n".join(rows)}
+    return (Path(__file__).parent / "card.md").read_text(encoding="utf-8").format(**facts)
+
+
 def main() -> None:
     """Compute, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,6 +125,7 @@ def main() -> None:
     table = compute(config, model, parser.parse_args().data)
     record = {**asdict(config), "model_revision": model.revision}
     paths = figures.save(draw(table, curve()), table, Path("figures"), "bundled_model", record)
+    (bundled_path() / "README.md").write_text(card(table), encoding="utf-8")
     print(table.pivot(index="language", columns="measure", values="value").round(2).to_string())
     print("\n".join(map(str, paths)))
 

@@ -33,7 +33,7 @@ from steerlab.model import TracedModel
 from steerlab.steering import Intervention
 from steerlab.tasks import postprocess
 
-ORDER = ("unsteered", "random", "steered", "english unsteered", "english steered", "prompted")
+HUMAN = "human"  # what lid.176 says of human SIB-200 test sentences: with STEERLAB_DATA only
 NAMES = {
     "unsteered": "no language named, unsteered",
     "random": "no language named, random direction, same norm",
@@ -41,6 +41,7 @@ NAMES = {
     "english unsteered": "English named, unsteered",
     "english steered": "English named, language vector",
     "prompted": "target language named, unsteered",
+    "human": "human sentences (SIB-200 test)",
 }
 
 
@@ -85,8 +86,10 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
         "english unsteered": dict.fromkeys(LANGUAGES, english),
         "prompted": {code: write([plain], code, config.samples)["plain"] for code in LANGUAGES},
     }
+    if data.find_root() is not None:
+        by_condition[HUMAN] = {code: list(data.load("sib200", code, split="test").texts) for code in LANGUAGES}
     rows = []
-    for condition in ORDER:
+    for condition in by_condition:
         for code in LANGUAGES:
             lid = data.language(code).lid
             texts = by_condition[condition][code]
@@ -111,14 +114,15 @@ def compute(config: Config, model: TracedModel) -> pd.DataFrame:
 
 def draw(table: Any) -> Figure:
     """Every condition in every language."""
-    figure, (axes,) = figures.new(height=4.2)
+    figure, (axes,) = figures.new(height=4.4)
+    shown = [name for name in NAMES if name in set(table["condition"])]
     figures.dots(
         axes,
         table,
         place="language",
         series="condition",
         order=LANGUAGES,
-        series_order=ORDER,
+        series_order=shown,
         names=NAMES,
         percent=True,
     )
@@ -126,7 +130,8 @@ def draw(table: Any) -> Figure:
     reached = int((steered["value"] >= 0.8).sum())
     moved = table[table["condition"] == "random"]["change"].abs().max() * 100
     axes.set_title(
-        f"A vector alone brings {reached} of 12 languages to 80 % or more; a random one moves a language by at most {moved:.1f} points"
+        f"A language vector alone brings {reached} of 12 languages to 80 % or more;\n"
+        f"a random direction of the same norm moves none by more than {moved:.0f} points"
     )
     axes.set_ylabel("texts in the target language (%)")
     axes.set_xlabel("target language (intervals: 95 %)")
@@ -146,9 +151,9 @@ def main() -> None:
         "language_control",
         {**asdict(config), "model_revision": model.revision},
     )
-    print(table.pivot(index="language", columns="condition", values="value")[list(ORDER)].round(2).to_string())
+    print(table.pivot(index="language", columns="condition", values="value").round(2).to_string())
     print(
-        table[table["condition"].isin(["steered", "prompted"])]
+        table[table["condition"].isin(["steered", "prompted", "human"])]
         .groupby("condition")["value"]
         .mean()
         .round(3)

@@ -30,6 +30,8 @@ class Stopper:
             )
             flags = [any(e in text for e in ends) or "\ufffd" in text for text in texts]
             self.suspect[: len(flags)] = torch.tensor(flags)
+            if " " in ends:  # a SentencePiece tokenizer drops the space of a token decoded alone
+                self.suspect[:] = True
 
     def __call__(self, rows: Tensor, tokens: Int[Tensor, "b n"]) -> Bool[Tensor, " b"]:
         last = tokens[:, -1]

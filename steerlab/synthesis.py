@@ -46,10 +46,12 @@ class Cell:
         return f"{self.language}/{task(self.task).name}/{self.condition}"
 
     def chosen_labels(self) -> tuple[str, ...]:
-        """The labels to write. Raises `SteerlabError` for one the task does not have."""
+        """The labels to write. Raises `SteerlabError` for one the task does not have, or one given twice."""
         chosen = task(self.task)
         for label in self.labels or ():
             check_label(chosen, label)
+        if len(set(self.labels or ())) != len(self.labels or ()):
+            raise SteerlabError(f"the labels of cell {self.name} are {list(self.labels or ())}: give each once.")
         return self.labels or chosen.labels
 
     def to_json(self) -> dict[str, object]:
@@ -80,6 +82,8 @@ class Seen:
     """
 
     def __init__(self, near: float) -> None:
+        if not 0 < near <= 1:
+            raise SteerlabError(f"the near-duplicate limit is {near}: give a share above 0 and at most 1.")
         self.near = near
         self.exact: set[str] = set()
         self.grams: list[frozenset[str]] = []
