@@ -94,7 +94,7 @@ def draw(table: Any, over_time: Any) -> Figure:
     right.set(xlabel="language", ylabel="topic texts (%)", ylim=(0, 103))
     mean = table[table["measure"] == "language"]["value"].mean() * 100
     right.set_title(f"{mean:.0f} % in the language asked for")
-    right.legend(loc="lower left", fontsize=7.5)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,6 +25,7 @@ from steerlab.templates import leading_bos
 from steerlab.types import ALL, Positions, Site
 
 Weighting = Literal["token", "text"]
+_CHUNK = 512  # texts tokenised at a time
 
 
 def all_layers(model: TracedModel) -> tuple[Site, ...]:
@@ -35,7 +37,7 @@ def all_layers(model: TracedModel) -> tuple[Site, ...]:
 class Selection:
     """The token rows of the texts and which of their tokens count."""
 
-    rows: list[list[int]]
+    rows: Sequence[Sequence[int]]
     prompt_lengths: list[int]
     positions: Positions
 
@@ -56,11 +58,11 @@ def select(
     """Tokenise, cut to `max_tokens`, and settle which tokens count. Raises `SteerlabError` for a text longer
     than the context.
     """
-    rows = model.token_rows(texts, chat)
     if max_tokens is not None and max_tokens < 1:
         raise SteerlabError(f"max_tokens is {max_tokens}: give at least 1, or None to cut nothing.")
-    if max_tokens is not None:
-        rows = [row[:max_tokens] for row in rows]
+    # Arrays, a chunk of texts at a time: the tokenizer's record of a text is some 40 times as large, and would grow with the data.
+    chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)] or [texts]
+    rows = [array("i", row[:max_tokens]) for chunk in chunks for row in model.token_rows(chunk, chat)]
     for text, row in zip(texts, rows, strict=True):
         if len(row) > model.context_length:
             raise SteerlabError(

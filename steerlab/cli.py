@@ -268,7 +268,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="steerlab", standalone_mode=False)
+        if code == 130:  # typer's word for an interruption
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except SteerlabError as error:
         print(f"steerlab: {error}", file=sys.stderr)
@@ -280,7 +282,7 @@ def main() -> None:
         if message:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "steerlab"
-            print(f"steerlab: {message.rstrip('.')}: see `{command} --help`.", file=sys.stderr)
+            print(f"steerlab: {message.rstrip('.')} (see `{command} --help`).", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)

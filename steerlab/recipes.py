@@ -57,6 +57,8 @@ class SynthesisConfig:
             raise SteerlabError(f"prompt {self.prompt!r} is not known: give one of {', '.join(PROMPTS)}.")
         if not self.languages or not self.tasks:
             raise SteerlabError("no languages or no tasks were given: give at least one of each.")
+        if self.per_label < 1:
+            raise SteerlabError(f"{self.per_label} samples per label were asked for: ask for at least 1.")
         for code in self.languages:
             data.language(code)
         for name in self.tasks:

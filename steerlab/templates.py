@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from steerlab.errors import SteerlabError
 
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
-_CHUNK = 512  # texts tokenised at a time
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,14 @@ class Template:
         """Token ids of each text; with `chat`, of the instruction the template makes of it. Specials in chat
         text are parsed as such.
         """
-        templated = chat and self.kind == "chat"
-        rendered = [self.render(tokenizer, text) for text in texts] if chat else list(texts)
-        rows: list[list[int]] = []
-        # In chunks: the tokenizer's own record of a text takes several times its ids, and would grow with the data.
-        for start in range(0, len(rendered), _CHUNK):
-            encoded = tokenizer(rendered[start : start + _CHUNK], add_special_tokens=not templated)["input_ids"]
-            rows += map(list, encoded)  # type: ignore[arg-type]
-        bos = leading_bos(tokenizer) if templated else None
-        return rows if bos is None else [ids if ids[:1] == [bos] else [bos, *ids] for ids in rows]
+        if not chat:
+            return [list(row) for row in tokenizer(list(texts))["input_ids"]]  # type: ignore[arg-type]
+        if self.kind == "plain":
+            return [list(row) for row in tokenizer([self.text.replace("{prompt}", t) for t in texts])["input_ids"]]  # type: ignore[arg-type]
+        rows = [self.render(tokenizer, text) for text in texts]
+        encoded = tokenizer(rows, add_special_tokens=False)["input_ids"]
+        bos = leading_bos(tokenizer)
+        return [ids if bos is None or ids[:1] == [bos] else [bos, *ids] for ids in map(list, encoded)]  # type: ignore[arg-type]
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         """The instruction as the model sees it, generation prompt included."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,26 +13,33 @@ from steerlab import disk
 from steerlab.errors import SteerlabError
 from steerlab.vectors import SteeringVector
 
-_INDEX = "vectors.json"
+_INDEX, _STAGED = "vectors.json", ".new"
 
 
 def save_set(vectors: Mapping[str, SteeringVector], folder: str | Path) -> None:
     """Save vectors as `folder/KEY.safetensors` and, last, an index of the keys, so that `load_set` never sees
     half a set.
 
-    Raises `SteerlabError` on a key that is no plain file name.
+    Everything is written beside the set that may be there and only then put in its place: a full disk leaves that one
+    as it was. Raises `SteerlabError` on a key that is no plain file name, and where the folder cannot be written.
     """
     for key in vectors:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", key):
             raise SteerlabError(f"vector key {key!r} can not be a file name: use letters, digits, '.', '_' and '-'.")
     folder = Path(folder)
-    index = folder / _INDEX
-    with disk.told(index):
-        index.unlink(missing_ok=True)  # an older set is no set once one of its vectors is replaced
-    for key, vector in vectors.items():
-        vector.save(folder / f"{key}.safetensors")
-    with disk.told(index):
-        disk.replace(index, (json.dumps({"vectors": list(vectors)}, indent=1) + "\n").encode())
+    index, staged = folder / _INDEX, folder / _STAGED
+    names = [f"{key}.safetensors" for key in vectors]
+    try:
+        for name, vector in zip(names, vectors.values(), strict=True):
+            vector.save(staged / name)
+        with disk.told(index):
+            disk.replace(staged / _INDEX, (json.dumps({"vectors": list(vectors)}, indent=1) + "\n").encode())
+            index.unlink(missing_ok=True)  # an older set is no set once one of its vectors is replaced
+            for name in [*names, _INDEX]:
+                os.replace(staged / name, folder / name)
+            disk.sync_folder(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def load_set(folder: str | Path) -> dict[str, SteeringVector]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,32 @@ def test_half_a_set_is_no_set(tmp_path: Path) -> None:
         save_set({"a/b": _vector()}, tmp_path)
 
 
-def test_an_interrupted_second_save_is_no_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_save_that_cannot_be_written_leaves_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_set({"am": _vector(1), "cs": _vector(2)}, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     original = SteeringVector.save
     monkeypatch.setattr(SteeringVector, "save", lambda self, path: original(self, path) if path.stem == "am" else 1 / 0)
     with pytest.raises(ZeroDivisionError):
+        save_set({"am": _vector(3), "cs": _vector(4)}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_second_save_stopped_while_it_takes_its_place_is_no_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    save_set({"am": _vector(1), "cs": _vector(2)}, tmp_path)
+    original, left = os.replace, [moved]
+
+    def some(source: Path, target: Path) -> None:
+        if target.parent == tmp_path:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", some)
+    with pytest.raises(KeyboardInterrupt):
         save_set({"am": _vector(3), "cs": _vector(4)}, tmp_path)
     with pytest.raises(SteerlabError, match="no readable set"):
         load_set(tmp_path)
