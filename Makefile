@@ -66,7 +66,7 @@ figures: $(READY) ## every figure and table of analyses/ into figures/
 		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
 
 bench: $(READY) ## speed and memory, as ratios within one run (benchmarks/)
-	@for script in benchmarks/[!_]*.py; do [ -e "$$script" ] || continue; \
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
 
 notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept

@@ -50,7 +50,7 @@ class Config:
     """Texts per language and condition = 9 prompts x samples."""
 
     samples: int = 12
-    control_samples: int = 48  # random and unsteered: a difference of a few points needs more texts
+    control_samples: int = 36  # random and unsteered: a difference of a few points needs more texts
     seed: int = 1
     max_new_tokens: int = 40
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
-from steerlab.capture import all_layers, choice, passes, select
+from steerlab.capture import Selection, all_layers, choice, passes, select
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
 from steerlab.types import ALL, Positions, Site
@@ -88,17 +89,9 @@ def capture_activations(
         )
     model.check_sites(chosen)
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
-    counts = np.zeros(len(texts), dtype=np.int64)
-    for i in range(len(texts)):
-        counts[i] = int(picked.batch([i], model.pad_id)[1].sum())
-        if counts[i] == 0:
-            raise SteerlabError(
-                f"no token of the text {texts[i][:60]!r} is at positions {picked.positions}: choose other positions."
-            )
+    counts = _counts(picked, texts)
     widths = counts if pooling == "tokens" else np.ones_like(counts)
     offsets = np.concatenate([[0], np.cumsum(widths)])
-    shape = (int(offsets[-1]), len(chosen), model.d_model)
-    limit = float(np.finfo(dtype).max)
     record = {
         "sites": [list(s) for s in chosen],
         "offsets": offsets.tolist(),
@@ -113,19 +106,34 @@ def capture_activations(
             def keep(site: Site, h: Tensor, members: list[int] = members, mask: Tensor = mask) -> None:
                 k = chosen.index(site)
                 for r, i in enumerate(members):
-                    rows = h[r][mask[r]].float()
-                    rows = rows.mean(0, keepdim=True) if pooling == "mean" else rows[-1:] if pooling == "last" else rows
-                    if not bool((rows.abs() <= limit).all()):  # NaN fails too
+                    rows = _pooled(h[r][mask[r]].float(), pooling).cpu().numpy()
+                    if not (np.abs(rows) <= np.finfo(dtype).max).all():  # NaN fails too
                         raise SteerlabError(
                             f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
                             f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
                         )
-                    values[offsets[i] : offsets[i + 1], k] = rows.cpu().numpy()
+                    values[offsets[i] : offsets[i + 1], k] = rows
 
             model.forward(batch, read=chosen, visit=keep)
 
-    write_mapped(Path(path), shape, dtype, record, fill)
+    write_mapped(Path(path), (int(offsets[-1]), len(chosen), model.d_model), dtype, record, fill)
     return Activations.open(path)
+
+
+def _counts(picked: Selection, texts: Sequence[str]) -> np.ndarray:
+    """How many tokens of each text are chosen; a text with none is refused."""
+    counts = np.zeros(len(texts), dtype=np.int64)
+    for i, text in enumerate(texts):
+        counts[i] = int(picked.batch([i], 0)[1].sum())
+        if counts[i] == 0:
+            raise SteerlabError(
+                f"no token of the text {text[:60]!r} is at positions {picked.positions}: choose other positions."
+            )
+    return counts
+
+
+def _pooled(rows: Float[Tensor, "n d"], pooling: Pooling) -> Float[Tensor, "m d"]:
+    return {"mean": rows.mean(0, keepdim=True), "last": rows[-1:], "tokens": rows}[pooling]
 
 
 def write_mapped(

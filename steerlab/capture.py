@@ -77,6 +77,7 @@ def select(
 
 
 def choice(name: str, given: str, known: object) -> None:
+    """Raise `SteerlabError` unless `given` is one of the words of the Literal `known`."""
     if given not in get_args(known):
         raise SteerlabError(f"{name} {given!r} is not known: give one of {', '.join(get_args(known))}.")
 

@@ -199,16 +199,9 @@ def synthesize(
     from steerlab.recipes import SynthesisConfig
 
     settings = Settings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, greedy=greedy, seed=seed)
+    human = source or command.default_source(data)
     config = SynthesisConfig(
-        tuple(language),
-        tuple(tasks),
-        model,
-        per_label,
-        prompt,
-        shots,
-        source or command.default_source(data),
-        settings,
-        batch_rows=batch_rows,
+        tuple(language), tuple(tasks), model, per_label, prompt, shots, human, settings, batch_rows=batch_rows
     )
     rows = command.run(config, out, command.Steering(vector, layer, strength, unit), data, dtype, device, not quiet)
     show(rows, f"{out}", as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,15 +38,6 @@ class Reading:
         return self.sites[site]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No autograd, and no warning when a decode ends before the step limit: rows that finish early are the
-    normal case, and nothing is lost, since tokens are kept by the decode loop and not by the trace."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*was never reached.*")
-        yield
-
-
 class TracedModel:
     """A causal LM whose residual stream can be read and edited, one batch at a time.
 
@@ -69,6 +61,7 @@ class TracedModel:
         self.tokenizer: Any = tokenizer
         self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
         self._blocks: Any = _walk(self.nnsight, layout.layers)
+        self._turn = threading.RLock()
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
 
     # ---- facts -------------------------------------------------------------------------------------------------------------
@@ -108,6 +101,14 @@ class TracedModel:
         """The tokenizer's chat template, if it has one."""
         template = self.tokenizer.chat_template
         return template if isinstance(template, str) else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time: nnsight mixes up two runs of one model. No autograd, and no warning when a decode ends
+        before the step limit: rows that finish early are the normal case, and the decode loop keeps their tokens."""
+        with self._turn, torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*was never reached.*")
+            yield
 
     # ---- text to tokens ----------------------------------------------------------------------------------------------------
     def encode(self, texts: Sequence[str], answers: Sequence[str] | None = None, chat: bool = False) -> Batch:
@@ -179,7 +180,7 @@ class TracedModel:
             "use_cache": False,
         }
         model = self.nnsight
-        with _quiet(), model.trace(**inputs) as tracer:
+        with self._alone(), model.trace(**inputs) as tracer:
             for site in order:
                 value = self._get(site)
                 if site in edits:
@@ -221,27 +222,24 @@ class TracedModel:
         if max_new_tokens < 1:
             raise SteerlabError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
         batch = batch.to(self.device)
-        compiled = self.compile(plan) if isinstance(plan, Plan) else plan
-        holder = [compiled]
-
-        def retired(keep: Tensor) -> None:
-            if holder[0] is not None:
-                holder[0] = holder[0].select(keep)
-
-        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, retired, retire)
-        if compiled is not None and compiled.n_rows != len(batch):
+        compiled = self.compile(plan) if isinstance(plan, Plan) else plan or CompiledPlan({}, len(batch))
+        if compiled.n_rows != len(batch):
             raise SteerlabError(
                 f"the plan has {compiled.n_rows} rows, but the batch has {len(batch)}: give one row of the plan per row of the batch."
             )
-        sites = self.layout.order(compiled.sites) if compiled is not None else []
-        self.check_sites(sites)
-        if not sites:
-            with torch.no_grad():
-                return loop.run()
-        return self._traced_loop(loop, sites, holder)
+        self.check_sites(compiled.sites)
+        left = [compiled]
 
-    def _traced_loop(self, loop: DecodeLoop, sites: Sequence[Site], holder: list[CompiledPlan | None]) -> Decoded:
-        """Run the whole decode inside one trace: nnsight pauses every forward of it at each edited site."""
+        def retired(keep: Tensor) -> None:
+            left[0] = left[0].select(keep)
+
+        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, retired, retire)
+        sites = self.layout.order(compiled.sites)
+        with self._alone():
+            return self._traced_loop(loop, sites, left) if sites else loop.run()
+
+    def _traced_loop(self, loop: DecodeLoop, sites: Sequence[Site], left: list[CompiledPlan]) -> Decoded:
+        """The whole decode inside one trace, paused at each edited site. `left` holds the plan of the rows still there."""
         result: list[Decoded] = []
         chunk: Chunk = loop.chunk
 
@@ -250,15 +248,12 @@ class TracedModel:
             return result[0].tokens
 
         model, steps = self.nnsight, loop.max_new_tokens
-        with (
-            _quiet(),
-            model.trace(input_ids=loop.batch.input_ids, attention_mask=loop.batch.attention_mask, fn=drive) as tracer,
-        ):
+        inputs = {"input_ids": loop.batch.input_ids, "attention_mask": loop.batch.attention_mask}
+        with model.trace(**inputs, fn=drive) as tracer:
             for _ in tracer.iter[:steps]:
                 for site in sites:
-                    # Reading waits for the forward pass; only then is the plan that of the rows still there.
-                    h = self._get(site)
-                    self._set(site, holder[0].edit(site, h, chunk.context))  # type: ignore[union-attr]
+                    h = self._get(site)  # waits for the forward pass, and rows may have left since the last
+                    self._set(site, left[0].edit(site, h, chunk.context))
         return result[0]
 
     def compile(self, plan: Plan) -> CompiledPlan:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 
 from steerlab.architecture import Layout, adds_up, find_layout, module_tree, submodule
@@ -14,20 +14,9 @@ from steerlab.errors import SteerlabError
 from steerlab.loading import wrap
 from steerlab.types import STREAMS, Site
 from tests.reference import hooks
-from tests.tiny import COMMON, FAMILIES, GROUPED, HEAD, LAYERS, hf_model, tiny, tokenizer
+from tests.tiny import FAMILIES, HEAD, LAYERS, hf_model, stranger, tiny, tokenizer
 
 IDS = torch.tensor([[1, 40, 50, 60, 41, 42]])
-
-
-def _more(name: str, **changes: Any) -> Any:
-    """A tiny model of a family outside the list."""
-    torch.manual_seed(0)
-    fields = {**COMMON, **GROUPED, **changes}
-    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**fields))
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.15)
-    return model.eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,21 +62,21 @@ def test_rounding_of_half_precision_is_no_other_architecture(family: str, dtype:
     ],
 )
 def test_post_norms_by_other_names(name: str, attn: str, mlp: str) -> None:
-    hf = _more(name, **HEAD)
+    hf = stranger(name, **HEAD)
     layout = find_layout(hf)
     assert (layout.attn_out, layout.mlp_out) == (attn, mlp)
     assert adds_up(hf, layout, IDS)
 
 
 def test_blocks_that_scale_what_they_add_refuse_attn_out_and_mlp_out() -> None:
-    model = wrap(_more("Granite", residual_multiplier=0.22), tokenizer(), name="granite")
+    model = wrap(stranger("Granite", residual_multiplier=0.22), tokenizer(), name="granite")
     assert not model.layout.adds
     batch = model.encode(["abc"])
     assert model.forward(batch, read=[Site(1), Site(1, "resid_pre")])[Site(1)].shape == (1, 4, 32)
     for stream in ("attn_out", "mlp_out"):
         with pytest.raises(SteerlabError, match=f"{stream} of granite is not what its blocks add"):
             model.forward(batch, read=[Site(1, stream)])
-    assert wrap(_more("Granite", residual_multiplier=1.0), tokenizer()).layout.adds
+    assert wrap(stranger("Granite", residual_multiplier=1.0), tokenizer()).layout.adds
 
 
 def test_adds_up_leaves_no_hook_behind_even_when_the_model_fails() -> None:
@@ -104,7 +93,7 @@ class _Nest(nn.Module):
 
     def __init__(self, blocks: int = 3) -> None:
         super().__init__()
-        self.config = transformers.PretrainedConfig(num_hidden_layers=3)
+        self.config: Any = SimpleNamespace(num_hidden_layers=3)
         self.tower = nn.Module()
         self.tower.floors = nn.ModuleList(self._floor() for _ in range(blocks))
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor
 
 from steerlab.bridge import activations, hook_name, twin
@@ -15,7 +14,7 @@ from steerlab.errors import SteerlabError
 from steerlab.loading import wrap
 from steerlab.steering import Intervention, Plan
 from steerlab.types import STREAMS, Site, Stream
-from tests.tiny import COMMON, CORE, FAMILIES, GROUPED, HEAD, LAYERS, far, tiny, tokenizer, vector
+from tests.tiny import CORE, FAMILIES, HEAD, LAYERS, far, stranger, tiny, tokenizer, vector
 
 TEXTS = ["a", "bcdefgh ijk", "Hello wörld, this is a longer text.", "xyz"]
 SITES = [Site(layer, stream) for layer in range(LAYERS) for stream in STREAMS]
@@ -62,7 +61,8 @@ def _loop(bridge: Any, prompt: list[int], deltas: dict[Site, Tensor]) -> list[in
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_step_is_steered_as_in_a_greedy_loop_of_transformer_lens(family: str) -> None:
-    model, streams = tiny(family), ("resid_post", "attn_out", "mlp_out")
+    model = tiny(family)
+    streams: tuple[Stream, ...] = ("resid_post", "attn_out", "mlp_out")
     change = tuple(Intervention(vector(i, stream), (0, 2), strength=2.0) for i, stream in enumerate(streams))
     deltas = {Site(layer, i.vector.stream): 2 * i.vector.at(layer) for i in change for layer in (0, 2)}
     texts = ["abc", "Hello wörld."]
@@ -119,8 +119,7 @@ def test_names_of_hooks(stream: Stream) -> None:
 
 
 def test_an_architecture_transformer_lens_does_not_know_is_one_sentence() -> None:
-    hf = transformers.HeliumForCausalLM(transformers.HeliumConfig(**{**COMMON, **GROUPED, **HEAD}))
-    model = wrap(hf, tokenizer(), name="helium")
+    model = wrap(stranger("Helium", **HEAD), tokenizer(), name="helium")
     with pytest.raises(
         SteerlabError, match="TransformerLens has no twin for HeliumForCausalLM .*use model.forward"
     ) as caught:

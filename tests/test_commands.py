@@ -86,11 +86,12 @@ def test_fit_takes_positions_weighting_and_a_quality_contrast(command: Command, 
     (tmp_path / "bad.txt").write_text("\n".join(bad), encoding="utf-8")
     words = ("vectors", "fit", "-t", f"positive={tmp_path / 'good.txt'}", "-t", f"negative={tmp_path / 'bad.txt'}")
     traced = load(str(model))
-    for extra, options in (
+    choices: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         ((), {}),
         (("--no-surface",), {"surface": False}),
         (("--positions", "last:3", "--weighting", "text"), {"positions": "last:3", "weighting": "text"}),
-    ):
+    ]
+    for extra, options in choices:
         kind = ("--kind", "quality", "--name", "quality-id", "-m", model, "--out", tmp_path / "v", "-q")
         assert command(*words, *kind, *extra).code == 0
         (found,) = load_set(tmp_path / "v").values()
@@ -121,8 +122,9 @@ def test_synthesize_writes_a_whole_run(command: Command, model: Path, tmp_path: 
     assert json.loads((run / "metrics.json").read_text())["metrics"] == printed
     for row in printed:
         assert (row["low"] is not None and row["low"] <= row["high"]) or row["reason"]
-    report = (run / "report.md").read_text()
-    assert "jv/sentiment/none" in report and all(text in report for text in _texts(run))
+    report = (run / "report.md").read_bytes().decode()
+    assert "jv/sentiment/none" in report
+    assert all((row["text"] in report) == (row["index"] < 2) for row in _rows(run))  # two of each label
     asked = store.read_config(run)
     assert (asked["per_label"], asked["settings"]["seed"], asked["model"]) == (3, 4, str(model))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tests.tiny import CORE, FAMILIES, hf_model, tiny, tokenizer, vector
 
 TEXTS = ["a", "bcdefgh ijk", "Hello wörld, this is a longer text.", "xyz"]
 NEW = 8
+NAMES: tuple[Any, ...] = tuple(OPERATORS)
 UNIFORM = (Intervention(vector(1), (1, 2), strength=2.0),)
 
 
@@ -132,7 +135,7 @@ def test_zero_strength_is_bitwise_the_unsteered_model(family: str, dtype: torch.
     model.decode(batch, plain, never, NEW)
     everything = tuple(
         Intervention(vector(1, stream), (0, 2), operator, 0.0)
-        for operator in OPERATORS
+        for operator in NAMES
         for stream in ("resid_pre", "attn_out", "mlp_out", "resid_post")
     )
     zero = Script(plain.answers)
@@ -184,7 +187,7 @@ def test_the_first_token_of_every_row_and_not_only_of_row_0_is_steered() -> None
 def test_the_callers_vector_is_not_changed(dtype: torch.dtype) -> None:
     v = vector(1)
     before = [t.clone() for t in (v.direction, v.raw_norm, v.residual_norm)]
-    for operator in OPERATORS:
+    for operator in NAMES:
         rows_of(tiny("llama", dtype), Plan.uniform((Intervention(v, (0, 1), operator, 0.5),), 4))
     after = (v.direction, v.raw_norm, v.residual_norm)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(before, after, strict=True))
@@ -228,6 +231,19 @@ def test_two_models_decode_at_once_without_interfering() -> None:
     out = one.decode(one.encode(TEXTS), nested, never, NEW, plan_one)
     assert [out.row(i) for i in range(4)] == alone_one
     assert inside == [alone_two] * NEW
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one model", "two models"])
+def test_threads_do_not_get_each_others_rows(same: bool) -> None:
+    one = tiny("llama")
+    jobs = [(one, Plan.uniform(UNIFORM, 4)), (one if same else tiny("qwen2"), mixed()), (one, None)]
+    want = [rows_of(*job) for job in jobs]
+
+    def again(i: int) -> list[list[list[int]]]:
+        return [rows_of(*jobs[i]) for _ in range(4)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(again, range(3))) == [[rows] * 4 for rows in want]
 
 
 def test_a_model_that_was_steered_by_one_plan_takes_the_next() -> None:

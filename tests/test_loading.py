@@ -152,12 +152,13 @@ def test_a_model_in_which_an_edit_has_no_effect_is_refused() -> None:
 class _Narrow(nn.Module):
     """A block whose output is not as wide as the stream."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.self_attn, self.mlp, self.attention_type = block.self_attn, block.mlp, "full_attention"
+        self.narrow: Any = block.mlp
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return self.mlp(hidden_states)[:, -1:]
+        return self.narrow(hidden_states)[:, -1:]
 
 
 def test_a_block_of_another_shape_is_refused() -> None:

@@ -156,7 +156,7 @@ def _interrupted(path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> bool:
             return real(self, batch, pick, *rest)
 
         def fatal(rows: Tensor, history: Tensor, logits: Tensor, step: int) -> Tensor:
-            if step == 2:
+            if step == 1:
                 raise Killed
             return pick(rows, history, logits, step)
 
@@ -174,8 +174,8 @@ def _interrupted(path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> bool:
 # Texts so short that some repeat or are empty, and so several rounds.
 ODD: dict[str, Any] = {
     "settings": Settings(max_new_tokens=2, temperature=1.0, stop=()),
-    "per_label": 4,
-    "batch_rows": 5,
+    "per_label": 3,
+    "batch_rows": 6,
 }
 
 
@@ -186,7 +186,7 @@ def test_a_run_killed_at_any_batch_continues_and_ends_with_the_same_bytes(
     wanted = content(tmp_path / "whole")
     rounds = {row["attempt"] for row in _rows(tmp_path / "whole" / DRAFTS)}
     assert rounds == {0, 1, 2}
-    assert 0 < len(whole.samples) < 24
+    assert 0 < len(whole.samples) < 18
     at = 0
     while _interrupted(tmp_path / str(at), monkeypatch, at):
         assert not (tmp_path / str(at) / "manifest.json").exists()
@@ -194,7 +194,7 @@ def test_a_run_killed_at_any_batch_continues_and_ends_with_the_same_bytes(
         assert content(tmp_path / str(at)) == wanted, at
         assert (resumed.samples, resumed.rejected, resumed.unfilled) == (whole.samples, whole.rejected, whole.unfilled)
         at += 1
-    assert at > 6
+    assert at >= 5
 
 
 def test_a_run_killed_again_and_again_gets_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_a_run_killed_again_and_again_gets_there(tmp_path: Path, monkeypatch: py
     kills = 0
     while _interrupted(tmp_path / "run", monkeypatch, 1):
         kills += 1
-    assert kills > 3
+    assert kills > 2
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 

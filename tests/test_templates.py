@@ -38,7 +38,8 @@ def test_exactly_one_bos(adds_bos: bool, template: str | None) -> None:
 def test_bare_text_gets_the_bos_of_the_tokenizer_and_no_template(adds_bos: bool, template: str | None) -> None:
     made = _tokenizer(adds_bos, template)
     rows = choose_template(made).token_rows(made, ["hi"], chat=False)
-    assert rows == [[BOS] * adds_bos + made.convert_tokens_to_ids(["h", "i"])]
+    letters = [made.convert_tokens_to_ids(letter) for letter in "hi"]
+    assert rows == [[BOS, *letters] if adds_bos else letters]
     assert leading_bos(made) == (BOS if adds_bos else None)
 
 

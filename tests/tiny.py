@@ -88,6 +88,17 @@ def hf_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **c
     return model.to(dtype).eval()
 
 
+def stranger(name: str, **changes: Any) -> PreTrainedModel:
+    """A tiny model of a Llama-like family outside the list, by the prefix of its classes."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{**COMMON, **GROUPED, **changes})
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            torch.nn.init.normal_(weight, std=0.15)
+    return model.eval()
+
+
 @cache
 def tiny(
     family: str,

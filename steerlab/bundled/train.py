@@ -125,25 +125,20 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
     stream = np.load(packed / "batches.npy", mmap_mode="r")
     held = json.loads((packed / "heldout.json").read_text())
     out.mkdir(parents=True, exist_ok=True)
-    model: Any = LlamaForCausalLM(model_config(c))
-    model.to(c.device)
-    if c.start:
-        model.load_state_dict(LlamaForCausalLM.from_pretrained(c.start, dtype=torch.float32).state_dict())
-    for name, p in (
-        () if c.start else model.named_parameters()
-    ):  # residual writers start small: GPT-2's 1/sqrt(2 layers)
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            p.data.mul_((2 * c.layers) ** -0.5)
+    model = _start(c)
     backbone = torch.compile(model.model, dynamic=False) if c.compile else model.model
     opts = optimizers(model, c)
-    places = int(
-        max(
-            (stream[at : at + 256, 2].reshape(-1, c.rows * c.length) > 0).sum(1).max()
-            for at in range(0, len(stream), 256)
-        )
-    )
+    places = _most_answers(stream, c)
     began, tokens, step, curve, running = time.time(), 0, 0, [], 0.0
     last_report = began
+
+    def measure() -> None:
+        bpb = bits_per_byte(model, held["ids"], held["bytes"])
+        minutes = (time.time() - began) / 60
+        curve.append({"step": step, "tokens": tokens, "minutes": minutes, "loss": running, "bits_per_byte": bpb})
+        print("bits per byte " + " ".join(f"{k} {v:.3f}" for k, v in bpb.items()), flush=True)
+        save(model, out, c, curve, tokens, step)
+
     for index in _cycle(len(stream)):
         progress = max(tokens / c.tokens, (time.time() - began) / 60 / c.minutes)
         if progress >= 1:
@@ -161,7 +156,7 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
         step += 1
         if c.device == "cpu" or step % 50 == 0:
             value = float(loss.detach()) / n
-            running = value if step == 1 else 0.98 * running + 0.02 * value
+            running = 0.98 * running + 0.02 * value if running else value
         if step % 50 == 0:
             print(
                 f"step {step} tokens {tokens / 1e6:.2f}M loss {running:.3f} progress {progress:.3f} "
@@ -169,30 +164,30 @@ def fit(packed: Path, out: Path, c: TrainConfig) -> None:
                 flush=True,
             )
         if time.time() - last_report > 480 or step == 200:
-            bpb = bits_per_byte(model, held["ids"], held["bytes"])
-            curve.append(
-                {
-                    "step": step,
-                    "tokens": tokens,
-                    "minutes": (time.time() - began) / 60,
-                    "loss": running,
-                    "bits_per_byte": bpb,
-                }
-            )
-            print("bits per byte " + " ".join(f"{k} {v:.3f}" for k, v in bpb.items()), flush=True)
-            save(model, out, c, curve, tokens, step)
+            measure()
             last_report = time.time()
-    bpb = bits_per_byte(model, held["ids"], held["bytes"])
-    curve.append(
-        {
-            "step": step,
-            "tokens": tokens,
-            "minutes": (time.time() - began) / 60,
-            "loss": running,
-            "bits_per_byte": bpb,
-        }
-    )
-    save(model, out, c, curve, tokens, step)
+    measure()
+
+
+def _start(c: TrainConfig) -> Any:
+    """The weights training starts from: those of `c.start`, or random ones."""
+    model: Any = LlamaForCausalLM(model_config(c))
+    model.to(c.device)
+    if c.start:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(c.start, dtype=torch.float32).state_dict())
+        return model
+    for name, p in model.named_parameters():
+        if name.endswith(
+            ("o_proj.weight", "down_proj.weight")
+        ):  # residual writers start small: GPT-2's 1/sqrt(2 layers)
+            p.data.mul_((2 * c.layers) ** -0.5)
+    return model
+
+
+def _most_answers(stream: np.ndarray, c: TrainConfig) -> int:
+    """Most tokens to predict in any batch of the stream (n 3 rows length)."""
+    parts = (stream[at : at + 256, 2].reshape(-1, c.rows * c.length) for at in range(0, len(stream), 256))
+    return int(max((part > 0).sum(1).max() for part in parts))
 
 
 def _cycle(n: int) -> Iterator[int]:

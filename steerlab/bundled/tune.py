@@ -25,7 +25,7 @@ from steerlab.model import TracedModel
 from steerlab.tasks import TASKS, postprocess, prompt
 
 STRENGTHS = (0.3, 0.6, 1.0, 1.5)
-QUALITY_STRENGTHS = (0.1, 0.2, 0.4, 0.6)
+QUALITY_STRENGTHS = (0.15, 0.4)
 SLACK = 0.03  # of two arms within three points the weaker is taken
 
 

@@ -160,6 +160,8 @@ def _leakage(config: SynthesisConfig, root: Path | None) -> dict[str, Any]:
     """
     if find_root(root) is None:
         file = resources.files("steerlab.bundled") / "vectors" / "leakage.json"
+        if not file.is_file():
+            return {"clean": None, "reason": "the bundled vectors stand without leakage.json: fit them again"}
         counts = json.loads(file.read_text(encoding="utf-8"))
         return {"clean": counts["exact"] + counts["near"] == 0, **counts}
     try:
@@ -178,7 +180,7 @@ def records(metrics: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def report(written: Written, metrics: pd.DataFrame, found: Mapping[str, Any]) -> str:
-    """A page to read: metrics, what could not be filled, leakage, and a few samples of every cell."""
+    """A page to read: metrics, what could not be filled, leakage, and two samples of every label in every cell."""
     parts = ["# Synthetic data\n", table.markdown(metrics), ""]
     if written.unfilled:
         parts += [
@@ -198,5 +200,9 @@ def report(written: Written, metrics: pd.DataFrame, found: Mapping[str, Any]) ->
     for row in written.samples:
         by_cell.setdefault(str(row["cell"]), []).append(row)
     for cell, rows in by_cell.items():
-        parts += [f"### {cell}\n", *[f"- **{row['label']}**: {row['text']}" for row in rows[:5]], ""]
+        parts += [
+            f"### {cell}\n",
+            *[f"- **{row['label']}**: {row['text']}" for row in rows if int(row["index"]) < 2],
+            "",
+        ]
     return "\n".join(parts)
