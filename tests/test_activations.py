@@ -37,6 +37,12 @@ def test_a_truncated_file_is_refused(file: Path, keep: int) -> None:
         Activations.open(file)
 
 
+def test_a_file_with_more_behind_it_than_it_says_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(SteerlabError, match="its size is not what its header says"):
+        Activations.open(file)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 200, b"\x08" + b"\x00" * 7 + b"nothing!", b"\x02" + b"\x00" * 7 + b"{}"]
 )

@@ -30,6 +30,7 @@ from steerlab.model import TracedModel
 from steerlab.sampling import row_key
 from steerlab.steering import Intervention
 from steerlab.types import Positions
+from tests.reference import sampling as reference
 from tests.tiny import CORE, hf_model, tiny, tokenizer, vector
 
 SETTINGS = Settings(max_new_tokens=8, stop=())
@@ -47,15 +48,32 @@ def requests(n: int) -> list[Request]:
     return [Request(f"{'long ' * (i % 5)}prompt {i % 7}", ("task", i), KINDS[i % 4], chat=i % 3 > 0) for i in range(n)]
 
 
+@pytest.mark.parametrize(
+    "stop", [(), tuple("abcdefghijklmnopqrstuvwxyz0123456789,.")], ids=["to the limit", "ending early"]
+)
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("family", CORE)
-def test_a_sample_does_not_depend_on_batch_size_or_order(family: str, rows: int) -> None:
+def test_a_sample_does_not_depend_on_batch_size_or_order(family: str, rows: int, stop: tuple[str, ...]) -> None:
+    """Nor on rows that leave the batch before it: with 38 ways to end, most do."""
     model, asked = tiny(family), requests(16)
-    want = generate(model, asked, SETTINGS, batch_rows=16)
+    settings = Settings(max_new_tokens=8, stop=stop, temperature=1.5)
+    want = generate(model, asked, settings, batch_rows=16)
     order = random.Random(rows).sample(range(16), 16)
-    got = generate(model, [asked[i] for i in order], SETTINGS, batch_rows=rows)
+    got = generate(model, [asked[i] for i in order], settings, batch_rows=rows)
     assert [got[order.index(i)] for i in range(16)] == want
-    assert len({s.tokens for s in want}) > 13  # sampled, not stuck
+    lengths = {len(s.tokens) for s in want}
+    assert len(lengths) > 3 if stop else len({s.tokens for s in want}) > 13  # sampled, not stuck
+
+
+def test_a_token_is_drawn_with_the_noise_of_its_key_and_step() -> None:
+    settings, keys = Settings(temperature=1.0, top_p=1.0), [row_key(0, "a"), row_key(0, "b"), row_key(0, "c")]
+    picker = Picker(settings, processors(settings), torch.tensor(keys), left_pad([[5]] * 3, 0))
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    for rows in ([0, 1, 2], [2, 0], [1]):
+        for step in range(6):
+            got = picker(torch.tensor(rows), torch.zeros(len(rows), 1 + step).long(), logits[rows], step)
+            want = [reference.sample(logits[row].tolist(), keys[row], step) for row in rows]
+            assert got.tolist() == want
 
 
 @pytest.mark.parametrize("family", CORE)
