@@ -129,7 +129,8 @@ def test_human_train_texts_reach_the_ceiling_on_a_public_set(shared: Path) -> No
     noise = [{**r, "condition": "noise", "label": label} for r, label in zip(rows, labels, strict=True)]
     table = evaluate([*rows, *noise], root=shared, seeds=range(3))
     assert _value(table, "macro_f1") == pytest.approx(_value(table, "macro_f1_ceiling"), abs=1e-9)
-    assert abs(_value(table, "macro_f1", "noise") - 0.5) < 0.12 < _value(table, "macro_f1") - 0.5
+    # One-sided: what is learnt from shuffled labels may be lopsided and fall below chance, but must not beat it as the labels do.
+    assert _value(table, "macro_f1", "noise") - 0.5 < 0.12 < _value(table, "macro_f1") - 0.5
 
 
 def test_a_config_refuses_what_it_does_not_know() -> None:
