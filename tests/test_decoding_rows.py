@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steerlab.decoding import Decoded
 from steerlab.model import TracedModel
-from steerlab.steering import Gate, Intervention, Plan
+from steerlab.steering import Gate, Intervention, Plan, TokenContext
 from steerlab.types import Positions, Site
 from tests.reference import hooks
 from tests.test_decoding import NEW, TEXTS, Script, answers, greedy, mixed, never
@@ -71,8 +71,6 @@ def test_the_first_token_is_written_by_the_last_prompt_position(family: str) -> 
 @pytest.mark.parametrize("family", CORE)
 def test_a_forward_over_prompt_and_answer_agrees_with_generation(family: str) -> None:
     """The same compiled plan on `encode(texts, answers)`, padded and in one pass, gives the logits of the cached steps."""
-    from steerlab.steering import TokenContext
-
     model, plan = tiny(family), mixed()
     texts = ["ab", "a longer prompt", "x", "middle"]
     tails = ["answers!", "12345678", "aaaaaaaa", "zyxwvuts"]
