@@ -43,7 +43,7 @@ class Mixture:
     language_power: float = (
         0.5  # a language's share goes with (bytes of text) ** power, so small languages are repeated
     )
-    labelled_boost: int = 3  # SIB-200 topic sentences are few and are what the topic prompt asks for
+    labelled_boost: int = 6  # SIB-200 topic sentences are few and are what the topic prompt asks for
     zero_shot: float = 0.52
     few_shot: float = 0.12
     nameless: float = 0.16  # a prompt that names no language: what language steering starts from
@@ -228,6 +228,10 @@ class DocumentStream:
             self.prompts[prompt] = [USER, *self.tokenizer.encode(prompt).ids, ASSISTANT]
         return self.prompts[prompt]
 
+    @staticmethod
+    def _zero_shot(p: Passage) -> str:
+        return tasks.prompt(p.task, p.label, p.language) if p.task and p.label else plain_prompt(p.language)
+
     def _few_shot(self, p: Passage) -> str | None:
         pool = self.shots.get((p.language, p.task or "", p.label or ""), [])
         if p.task is None or p.label is None or len(pool) < 6:
@@ -245,9 +249,9 @@ class DocumentStream:
             p, draw = self.texts[index], float(self.rng.random())
             prompt: str | None = None
             if draw < mix.zero_shot:
-                prompt = tasks.prompt(p.task, p.label, code) if p.task and p.label else plain_prompt(code)
+                prompt = self._zero_shot(p)
             elif draw < mix.zero_shot + mix.few_shot:
-                prompt = self._few_shot(p) or plain_prompt(code)
+                prompt = self._few_shot(p) or self._zero_shot(p)
             elif draw < mix.zero_shot + mix.few_shot + mix.nameless:
                 prompt = tasks.prompt(p.task, p.label, None) if p.task and p.label else plain_prompt(None)
             head = [BOS] if prompt is None else [BOS, *self._prompt_ids(prompt)]
