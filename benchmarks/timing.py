@@ -63,12 +63,14 @@ class Report:
     facts: dict[str, object] = field(default_factory=dict)
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of every case in every repetition, after one run of each that does not count.
+def interleaved(
+    cases: Mapping[str, Callable[[], object]], repetitions: int, warm: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of every case in every repetition, after one run of each that does not count (but for warm=False).
 
     A repetition runs all cases one after the other, every second one in reverse, so that a drift of the machine meets all alike.
     """
-    for run in cases.values():
+    for run in cases.values() if warm else ():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)

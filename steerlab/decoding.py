@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from steerlab.batch import Batch
 from steerlab.steering import TokenContext
@@ -52,6 +53,47 @@ class Decoded:
         return self.tokens[i, : int(self.lengths[i])].tolist()
 
 
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one block with room for the whole answer: a step writes its own column and copies nothing.
+
+    transformers' own layer concatenates, that is, copies everything so far at every step.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if start == 0:
+            self.store = [
+                x.new_empty((*x.shape[:-2], end + self.room, x.shape[-1])) for x in (key_states, value_states)
+            ]
+        for store, new in zip(self.store, (key_states, value_states), strict=True):
+            store[..., start:end, :] = new
+        self.keys, self.values = (store[..., :end, :] for store in self.store)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only keep these rows."""
+        end = self.get_seq_length()
+        self.store = [store[indices] for store in self.store]
+        self.keys, self.values = (store[..., :end, :] for store in self.store)
+
+
+def roomy_cache(config: Any, room: int) -> DynamicCache:
+    """transformers' cache for this model, with room for `room` more tokens in every block that attends to everything.
+
+    Blocks with a sliding window or another memory keep transformers' own layer.
+    """
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 class DecodeLoop:
     """One run of the loop. Rows that have finished leave the batch once at least half of it is done, so the
     tail is not paid for.
@@ -87,7 +129,7 @@ class DecodeLoop:
     def run(self) -> Decoded:
         """Decode until every row has finished or `max_new_tokens` is reached."""
         batch, chunk = self.batch, self.chunk
-        cache = DynamicCache(config=self.model.config)
+        cache = roomy_cache(self.model.config, self.max_new_tokens)
         history, mask = batch.input_ids, batch.attention_mask
         current, position = batch.input_ids, batch.position_ids
         relative = batch.relative[:, -1:]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from steerlab.errors import SteerlabError
+from steerlab.errors import Busy, SteerlabError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -78,7 +78,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def take_lock(path: Path) -> int:
     """Lock the file for this process and return its descriptor; closing that, or dying, gives the lock back.
 
-    Raises `SteerlabError` when another process holds it, naming the process.
+    Raises `Busy`, a `SteerlabError`, when another process holds it, naming the process.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -89,7 +89,7 @@ def take_lock(path: Path) -> int:
         holder = os.pread(lock, 20, 0).decode() or "unknown"
         os.close(lock)
         if isinstance(error, BlockingIOError):
-            raise SteerlabError(
+            raise Busy(
                 f"{path.parent} is being written by another process ({holder}): wait until it ends, or give another folder."
             ) from error
         raise

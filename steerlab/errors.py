@@ -8,3 +8,7 @@ class SteerlabError(ValueError):
 
     The command line prints the sentence and exits with code 2; nothing is left half-written.
     """
+
+
+class Busy(SteerlabError):
+    """Another process holds what was asked for; it may be asked for again later."""

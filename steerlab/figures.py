@@ -104,6 +104,27 @@ def lines(
         axes.fill_between(own[x], own["low"], own["high"], color=colour, alpha=0.15, lw=0)
 
 
+def scatter(
+    axes: Axes,
+    table: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    series: str,
+    series_order: Sequence[str],
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """One mark per row, by series, with lines at zero: which quarter of the plane a row is in can be read off."""
+    for k, name in enumerate(series_order):
+        own = table[table[series] == name]
+        axes.scatter(
+            own[x], own[y], s=14, alpha=0.6, color=COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], lw=0,
+            label=(names or {}).get(name, name),
+        )  # fmt: skip
+    axes.axhline(0, color="black", lw=0.8)
+    axes.axvline(0, color="black", lw=0.8)
+
+
 def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: str, fmt: str = "{:.0f}") -> None:
     """A labelled matrix in a perceptually even map, every cell with its number."""
     image = axes.imshow(matrix.to_numpy(float), vmin=low, vmax=high, cmap="viridis", aspect="auto")

@@ -15,18 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
-from steerlab.sampling import greedy, row_key, sample
+from steerlab.sampling import greedy, nucleus, row_key, sample
 from steerlab.steering import Intervention, Plan
 from steerlab.stopping import Stopper, cut
 
@@ -152,8 +152,18 @@ class Picker:
         return sample(scores, self.keys[rows], torch.full_like(rows, step))
 
 
+class Nucleus(LogitsProcessor):
+    """Top-p: see `sampling.nucleus`. transformers' sorts the whole vocabulary for every token, most of the time a small model needs."""
+
+    def __init__(self, mass: float) -> None:
+        self.mass = mass
+
+    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+        return nucleus(scores, self.mass)
+
+
 def processors(settings: Settings) -> LogitsProcessorList:
-    """transformers' own processors, in its own order."""
+    """transformers' own processors in its own order, but for top-p, which sorts no more of the vocabulary than it must."""
     found: list[Any] = []
     if settings.repetition_penalty != 1:
         found.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -163,7 +173,7 @@ def processors(settings: Settings) -> LogitsProcessorList:
         if settings.top_k:
             found.append(TopKLogitsWarper(settings.top_k))
         if settings.top_p < 1:
-            found.append(TopPLogitsWarper(settings.top_p))
+            found.append(Nucleus(settings.top_p))
         if settings.min_p:
             found.append(MinPLogitsWarper(settings.min_p))
     return LogitsProcessorList(found)

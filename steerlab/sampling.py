@@ -23,6 +23,9 @@ _MIX2 = 0x94D049BB133111EB - (1 << 64)
 # The noise lies between -log(53 log 2) = -3.6 and 53 log 2 = 36.7, so a score 40.4 below its row's best can not win.
 _REACH = 41.0
 
+# Best tokens that are sorted first when a nucleus is cut; few rows need more.
+_FIRST = 128
+
 # Tokens per block when every token may win: small enough that the intermediate values stay in the cache.
 _BLOCK = 1 << 17
 
@@ -81,6 +84,29 @@ def greedy(scores: Float[Tensor, "b v"]) -> Int64[Tensor, "b"]:
     """The best token of each row, ties to the lowest id. Raises `SteerlabError` as `sample` does."""
     _best(scores)
     return scores.argmax(dim=-1)
+
+
+def nucleus(scores: Float[Tensor, "b v"], mass: float) -> Float[Tensor, "b v"]:
+    """The scores with -inf outside the smallest set of best tokens whose probability reaches `mass` (top-p, Holtzman et al. 2019,
+    arXiv 1904.09751).
+
+    The same set as transformers' `TopPLogitsWarper` up to rounding at its edge; tokens exactly as probable as the last one
+    inside stay as well, so nothing hangs on the order of a sort. Only as many of the best tokens are sorted as the rows need.
+    """
+    if mass >= 1:
+        return scores
+    probability = scores.float().softmax(dim=-1)
+    last = probability.new_zeros(len(scores))
+    rows, width = torch.arange(len(scores), device=scores.device), _FIRST
+    while len(rows):
+        width = min(width, scores.shape[1])
+        best = (probability if len(rows) == len(scores) else probability[rows]).topk(width, dim=-1).values
+        before = best.double().cumsum(dim=-1) - best.double()
+        inside = (before < mass).sum(dim=-1)
+        last[rows] = best.gather(1, (inside - 1).clamp(min=0)[:, None])[:, 0]  # a row of NaN has none inside
+        rows = rows[inside == width] if width < scores.shape[1] else rows[:0]
+        width *= 8
+    return scores.masked_fill(probability < last[:, None], -math.inf)
 
 
 def _sample_every(scores: Tensor, stream: Tensor) -> Tensor:

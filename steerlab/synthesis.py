@@ -9,7 +9,7 @@ batches and ends with the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from steerlab.data.leakage import normalise
@@ -166,13 +166,15 @@ def synthesize(
     max_tries: int = 5,
     near_duplicate: float = 0.9,
     progress: bool = True,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Fill `per_label` slots for every label of every cell, all cells in mixed batches, and leave
     `samples.jsonl` in the run folder.
 
     A sample's key is (language, task, label, number, attempt) and not the condition, so that steered and
     unsteered samples share their noise. A text that is empty or repeats one of its cell is drawn again, at most
-    `max_tries` times in all; a slot that stays empty is reported in `unfilled`.
+    `max_tries` times in all; a slot that stays empty is reported in `unfilled`. `on_batch` is told the texts and
+    tokens of every batch once it is on the disk.
 
     Raises `SteerlabError` as `check` does, and where the folder cannot be written.
     """
@@ -188,12 +190,12 @@ def synthesize(
     for attempt in range(max_tries):
         if not open_slots:
             break
-        drafts = _round(model, cells, open_slots, attempt, run, settings, batch_rows, progress, cost)
+        drafts = _round(model, cells, open_slots, attempt, run, settings, batch_rows, progress, cost, on_batch)
         accepted, left = [], []
         for slot, draft in zip(open_slots, drafts, strict=True):
             why = seen[slot.cell].reject(str(draft["text"]))
             if why is None:
-                accepted.append({"cell": names[slot.cell], "condition": cells[slot.cell].condition, **draft})
+                accepted.append({"cell": names[slot.cell], **draft})
             else:
                 counts = rejected[names[slot.cell]]
                 counts[why] = counts.get(why, 0) + 1
@@ -220,6 +222,7 @@ def _round(
     batch_rows: int,
     progress: bool,
     cost: Progress,
+    on_batch: Callable[[int, int], None] | None,
 ) -> list[dict[str, object]]:
     """Draw attempt `attempt` of every slot, batch by batch, skipping what an earlier process has already drawn."""
     requests = []
@@ -241,6 +244,7 @@ def _round(
             rows.append(
                 {
                     "slot": i,
+                    "condition": cells[slot.cell].condition,
                     "attempt": attempt,
                     "language": cells[slot.cell].language,
                     "task": task(cells[slot.cell].task).name,
@@ -249,10 +253,13 @@ def _round(
                     "key": list(requests[i].key),
                     "text": postprocess(sample.text),
                     "tokens": len(sample.tokens),
+                    "prompt_tokens": sample.prompt_tokens,
                     "ended": sample.ended,
                     "interventions": Plan((cells[slot.cell].interventions,)).to_json()[0],
                 }
             )
         run.append(DRAFTS, rows, batch=f"{prefix}{number}")
+        if on_batch is not None:
+            on_batch(len(members), sum(len(sample.tokens) for sample in samples))
     mine = {int(row["slot"]): row for row in run.read(DRAFTS) if row["attempt"] == attempt}
     return [{k: v for k, v in mine[i].items() if k != "slot"} for i in range(len(slots))]

@@ -160,7 +160,7 @@ def test_greedy_ignores_temperature_and_filters() -> None:
         "RepetitionPenaltyLogitsProcessor",
         "TemperatureLogitsWarper",
         "TopKLogitsWarper",
-        "TopPLogitsWarper",
+        "Nucleus",
         "MinPLogitsWarper",
     ]
 

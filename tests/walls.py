@@ -25,6 +25,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "evaluation.*", "store"),
     ("figures", "ablation", "synthesis", "interop"),
     ("recipes", "bundled.*"),
+    ("studies", "studies.*"),
     ("",),
     ("cli", "__main__", "commands", "commands.*"),
 )

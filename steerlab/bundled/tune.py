@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,17 @@ def task_prompts(language: str | None) -> list[str]:
     return [prompt(task, label, language) for task in TASKS.values() for label in task.labels]
 
 
-def language_sweep(model: TracedModel, samples: int = 2) -> pd.DataFrame:
+def language_sweep(
+    model: TracedModel,
+    codes: Sequence[str] = LANGUAGES,
+    strengths: Sequence[float] = STRENGTHS,
+    samples: int = 2,
+) -> pd.DataFrame:
     """Share of texts in the target language, for every language vector x layer x strength, behind prompts that
     name no language.
     """
-    vectors = {code: bundled_vectors()[f"language-{code}"] for code in LANGUAGES}
-    arms = grid(vectors, range(model.n_layers), STRENGTHS)
+    vectors = {code: bundled_vectors()[f"language-{code}"] for code in codes}
+    arms = grid(vectors, range(model.n_layers), strengths)
     texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=40), progress=True)
     texts["text"] = texts["text"].map(postprocess)
     return score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
@@ -69,6 +75,18 @@ def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFra
     return spread.rename(columns={"value": "distinct_2"}).assign(language_share=share["value"])
 
 
+def best_quality(scores: Any, n_layers: int) -> tuple[int, float]:
+    """(layer, strength) of the most diverse arm that loses at most five points of target-language share against unsteered; the
+    weakest at a quarter of the depth where every arm loses more.
+    """
+    plain = scores[scores["strength"] == 0].iloc[0]
+    kept = scores[(scores["strength"] > 0) & (scores["language_share"] >= plain["language_share"] - 0.05)]
+    if not len(kept):
+        return n_layers // 4, QUALITY_STRENGTHS[0]
+    top = kept.sort_values(["distinct_2", "strength"], ascending=[False, True], kind="stable").iloc[0]
+    return int(top["layer"]), float(top["strength"])
+
+
 def main() -> None:
     """Sweep every vector and write what was found."""
     model = load()
@@ -79,19 +97,7 @@ def main() -> None:
     for code in LANGUAGES:
         best = weakest_of_the_best(scores[scores["arm"] == code])
         found[f"language-{code}"] = {"layer": int(best["layer"]), "strength": float(best["strength"])}
-        own: Any = quality_sweep(model, code)
-        plain = own[own["strength"] == 0].iloc[0]
-        kept = own[(own["strength"] > 0) & (own["language_share"] >= plain["language_share"] - 0.05)]
-        top = (
-            kept.sort_values(["distinct_2", "strength"], ascending=[False, True], kind="stable").iloc[0]
-            if len(kept)
-            else None
-        )
-        layer, strength = (
-            (int(top["layer"]), float(top["strength"]))
-            if top is not None
-            else (model.n_layers // 4, QUALITY_STRENGTHS[0])
-        )
+        layer, strength = best_quality(quality_sweep(model, code), model.n_layers)
         found[f"quality-{code}"] = {"layer": layer, "strength": strength}
     (folder / "recommended.json").write_text(json.dumps(found, indent=2) + "\n")
 

@@ -55,16 +55,22 @@ class TextClassifier:
 
     def fit(self, weight: Float[np.ndarray, "n"] | None = None) -> LogisticRegression:
         """Learn the labels, row i counted `weight[i]` times (default once each)."""
-        weight = np.ones(len(self.labels)) if weight is None else weight
-        mass = {label: weight[self.labels == label].sum() for label in set(self.labels)}
-        balanced = np.array([len(self.labels) / len(mass) / mass[label] for label in self.labels])
-        model = LogisticRegression(C=1.0, max_iter=5000)
-        return model.fit(self.features, self.labels.astype(str), sample_weight=weight * balanced)
+        return regression(self.features, self.labels, np.ones(len(self.labels)) if weight is None else weight)
 
     def transform(self, texts: Sequence[str]) -> np.ndarray | sparse.csr_array:
         """The features of other texts, for the `predict` of a fitted model."""
         found = sparse.csr_array(self.vectoriser.transform(texts))
         return found if self.basis is None else np.asarray(found @ self.basis)
+
+
+def regression(
+    features: np.ndarray | sparse.csr_array, labels: np.ndarray, weight: Float[np.ndarray, "n"]
+) -> LogisticRegression:
+    """L2-regularised logistic regression with C = 1, row i counted `weight[i]` times, every label with the same total weight."""
+    mass = {label: weight[labels == label].sum() for label in set(labels)}
+    balanced = np.array([len(labels) / len(mass) / mass[label] for label in labels])
+    model = LogisticRegression(C=1.0, max_iter=5000)
+    return model.fit(features, labels.astype(str), sample_weight=weight * balanced)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +134,7 @@ def train_and_test(
     def answers(weight: np.ndarray | None) -> np.ndarray:
         return np.array([number[label] for label in classifier.fit(weight).predict(features)])
 
-    predicted = np.stack([answers(_resample(train_labels, seed)) for seed in seeds])
+    predicted = np.stack([answers(resample(train_labels, seed)) for seed in seeds])
     k, once = len(labels), np.ones((1, len(truth)))
     by_seed = np.concatenate([_f1(row, truth, k, once) for row in predicted])
     replicates = _replicates(predicted, truth, k, *_draws(seeds, len(truth)))
@@ -201,7 +207,7 @@ def clean(texts: Sequence[str], labels: Sequence[str], which: str) -> tuple[tupl
     return tuple(first), tuple(first.values()), len(texts) - len(first)
 
 
-def _resample(labels: Sequence[str], seed: int) -> Float[np.ndarray, "n"]:
+def resample(labels: Sequence[str], seed: int) -> Float[np.ndarray, "n"]:
     """How often each row is drawn by a bootstrap within its label."""
     weight = np.zeros(len(labels))
     for place, label in enumerate(sorted(set(labels))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,17 +43,25 @@ def source_of(task_name: str, language: str) -> str:
     return SENTIMENT_SOURCES.get(language, "sample") if task_name == "sentiment" else "sample"
 
 
-def human_texts(chosen: str | Task, language: str, root: Path | None = None, source: str | None = None) -> HumanTexts:
+def human_texts(
+    chosen: str | Task,
+    language: str,
+    root: Path | None = None,
+    source: str | None = None,
+    without: Collection[str] = (),
+) -> HumanTexts:
     """Human texts with the labels of the task; rows with other labels are left out.
 
     source: a data set name, or "sample" for the set that ships with the package and needs no download. Default:
-    the largest public one.
+    the largest public one. without: texts that must not be tested on, because the prompts showed them.
     """
     wanted = task(chosen)
     name = source or source_of(wanted.name, language)
 
     def part(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         rows = [e for e in data.load(name, language, split=split, root=root).examples if e.label in wanted.labels]
+        if split != "train":
+            rows = [e for e in rows if e.text not in without]
         return tuple(e.text for e in rows), tuple(str(e.label) for e in rows)
 
     train = ((), ()) if name == "sample" else part("train")

@@ -1,0 +1,49 @@
+"""Options that several commands share, and how rows are printed: as a table for people, as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from steerlab.records import plain
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Hub id, local folder, or polyglot-mini (ships with the package)."),
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto; default: the GPU if there is one.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of data sets; default: the environment variable STEERLAB_DATA."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of all sampling; the same seed writes the same texts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
+    """Print rows as a table, or as a JSON list for machines, where what is missing is null."""
+    if as_json:
+        print(json.dumps(plain(rows), ensure_ascii=False, indent=2))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else []:
+        table.add_column(name, overflow="fold")  # a name cut short is no name
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row.values()])
+    # A file or pipe has no width of its own to keep to.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
