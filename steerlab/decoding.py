@@ -95,7 +95,7 @@ def roomy_cache(config: Any, room: int) -> DynamicCache:
 
 
 class DecodeLoop:
-    """One run of the loop. Rows that have finished leave the batch once at least half of it is done, so the
+    """One run of the loop. Rows that have finished leave the batch once at least a quarter of it is done, so the
     tail is not paid for.
     """
 
@@ -152,7 +152,7 @@ class DecodeLoop:
             history = torch.cat([history, chosen[:, None]], dim=1)
             mask = torch.cat([mask, mask.new_ones(len(chunk.rows), 1)], dim=1)
             position, relative, current = position[:, -1:] + 1, relative + 1, chosen[:, None]
-            if self.retire and 2 * int(done.sum()) >= len(done):
+            if self.retire and 4 * int(done.sum()) >= len(done):
                 keep = (~done).nonzero()[:, 0]
                 cache.batch_select_indices(keep)
                 history, mask, position, relative, current = (

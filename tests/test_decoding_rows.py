@@ -163,13 +163,16 @@ def test_rows_that_end_early_lose_nothing(family: str, when: dict[int, int], pla
 
 
 @pytest.mark.parametrize("family", CORE)
-def test_rows_leave_the_batch_once_half_of_it_is_done(family: str) -> None:
+def test_rows_leave_the_batch_once_a_quarter_of_it_is_done(family: str) -> None:
     model, when = tiny(family), {0: 1, 1: 1, 2: 4}
     staying, _ = _ending(model, when, mixed(), retire=False)
     leaving, _ = _ending(model, when, mixed(), retire=True)
     assert [staying.row(i) for i in range(4)] == [leaving.row(i) for i in range(4)]
     assert staying.row_steps == 4 * NEW
     assert leaving.row_steps == 4 * 2 + 2 * 3 + 1 * 3
+    ends = Ends({0: 1, 5: 3})
+    eight = model.decode(model.encode([*TEXTS, *TEXTS]), ends, ends.finished, NEW)
+    assert eight.row_steps == 8 * 4 + 6 * (NEW - 4)  # one of eight stays, the second takes both along
 
 
 def test_a_row_alone_that_ends_at_once_is_one_token() -> None:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from transformers import TopPLogitsWarper
 
 from steerlab import sampling
 from steerlab.errors import SteerlabError
-from steerlab.sampling import greedy, gumbel, keyed_uniform, row_key, sample
+from steerlab.sampling import greedy, gumbel, keyed_uniform, nucleus, row_key, sample
 from tests.reference import sampling as reference
 
 P_MIN = 1e-4  # fixed keys: a test that passes once always passes
@@ -223,3 +224,36 @@ def test_arguments_are_not_written_to() -> None:
     greedy(args[0])
     for now, then in itertools.zip_longest(args, before):
         assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("mass", [0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_nucleus_is_what_transformers_sorting_everything_keeps(
+    mass: float, spread: float, dtype: torch.dtype
+) -> None:
+    """Flat rows need thousands of tokens, peaked ones a few; a token at the very edge may differ by rounding, and ties stay together."""
+    scores = (torch.randn(12, 3000, generator=torch.Generator().manual_seed(1)) * spread).to(dtype)
+    scores[3, ::2] = -math.inf  # what top-k leaves out
+    got, want = nucleus(scores, mass), TopPLogitsWarper(mass)(torch.zeros(12, 1, dtype=torch.long), scores.float())
+    kept, wanted = got.isfinite(), want.isfinite()
+    assert torch.equal(got[kept], scores[kept])
+    probability = scores.float().softmax(-1)
+    for row in range(12):
+        differ = (kept[row] != wanted[row]).nonzero()[:, 0]
+        edge = probability[row][kept[row]].min()
+        if dtype == torch.float32 and len(differ):
+            above = probability[row][probability[row] > probability[row][differ].max()].sum()
+            assert len(differ) == 1 and abs(float(above) - mass) < 1e-5  # the mass is reached within rounding
+        elif len(differ):
+            assert (probability[row][differ] == edge).all()
+        assert probability[row][kept[row]].sum() >= mass - 1e-5
+    assert int(kept.sum(-1).min()) >= 1
+
+
+def test_a_nucleus_of_everything_keeps_everything_and_of_nan_stays_nan() -> None:
+    scores = torch.randn(2, 50)
+    assert nucleus(scores, 1.0) is scores
+    broken = scores.clone()
+    broken[0, 3] = math.nan
+    assert nucleus(broken, 0.5)[0].isnan().any() and torch.equal(nucleus(broken, 0.5)[1], nucleus(scores, 0.5)[1])

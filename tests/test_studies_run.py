@@ -190,6 +190,24 @@ def test_presets_run_through_every_stage(preset: str, family: str, dtype: str, t
     assert unit["template"] == PRESETS[preset].models[0].template and unit["dtype"] == dtype
 
 
+def test_a_study_may_fine_tune_a_transformer_instead(texts: Path, tmp_path: Path) -> None:
+    """The paper's classifier, here the tiny model itself: the ceiling and every cell come from it, and differ from the n-grams'."""
+    changes = 'kinds = ["none", "quality"]\nmodes = ["zero-shot"]'
+    config = _config(tmp_path, texts, changes=changes)
+    command.run(str(config), tmp_path / "out", None, progress=False)
+    text = config.read_text(encoding="utf-8").replace('classifier = ""', f'classifier = "{tmp_path / "llama"}"')
+    config.write_text(
+        text.replace("classifier_seeds = 2", "classifier_seeds = 1").replace("seeds = [0, 1]", "seeds = [0]"),
+        encoding="utf-8",
+    )
+    quick = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
+    command.run(str(config), tmp_path / "out", None, progress=False)
+    slow = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
+    assert len(slow) == len(quick) / 2 and slow["macro_f1"].between(0, 1).all()
+    quick = quick[quick["seed"] == 0].reset_index(drop=True)
+    assert (slow["distinct_2"] == quick["distinct_2"]).all() and (slow["macro_f1"] != quick["macro_f1"]).any()
+
+
 def test_two_shards_merged_equal_the_whole(whole: tuple[Path, Path], tmp_path: Path) -> None:
     config, out = whole
     for i in (1, 2):

@@ -17,7 +17,9 @@ from steerlab import data
 from steerlab.disk import replace, told
 from steerlab.errors import SteerlabError
 from steerlab.evaluation import downstream, language, repetition
+from steerlab.evaluation.classifier import FineTuneConfig
 from steerlab.evaluation.diversity import compression_ratio, distinct_n, self_bleu
+from steerlab.evaluation.finetune import fine_tune
 from steerlab.evaluation.human import HumanTexts, human_texts
 from steerlab.evaluation.pool import NgramPool
 from steerlab.evaluation.words import words
@@ -50,6 +52,7 @@ class Judge:
         self.human: HumanTexts = human_texts(name, code, root, config.source or None, without=given)
         self.wanted = data.language(code).lid
         self.seeds = range(1, config.classifier_seeds + 1)
+        self.base = config.classifier
         self.test = downstream.clean(self.human.test_texts, self.human.test_labels, "test")[:2]
 
     @cached_property
@@ -72,6 +75,13 @@ class Judge:
             found |= {"ceiling": top.macro_f1.to_json(), "ceiling_texts": top.train_size}
         return found | {"test_texts": len(self.test[0])}
 
+    def trained(self, texts: Sequence[str], labels: Sequence[str]) -> downstream.DownstreamResult:
+        """The study's classifier trained on the texts and tested on the human ones: fine-tuned where the study names a model."""
+        if not self.base:
+            return downstream.train_and_test(texts, labels, *self.test, seeds=list(self.seeds))
+        settings = FineTuneConfig(model=self.base, seeds=tuple(self.seeds))
+        return fine_tune((texts, labels), self.test, config=settings, progress=False).result
+
     def rows(
         self, job: Job, samples: Sequence[Mapping[str, Any]], drafts: Sequence[Mapping[str, Any]]
     ) -> Iterator[dict[str, Any]]:
@@ -92,7 +102,7 @@ class Judge:
                 "asked": job.slots // len(job.arms), "n": len(own), **cost[arm.name],
             }  # fmt: skip
             chosen = [texts[i] for i in own]
-            found |= self._downstream(pool, own, [str(samples[i]["label"]) for i in own])
+            found |= self._downstream(pool, own, chosen, [str(samples[i]["label"]) for i in own])
             full = len(own) == found["asked"]
             found |= _diversity(chosen) if full else dict.fromkeys(DIVERSITY, math.nan)
             found["language_share"] = _mean([named[i].language == self.wanted for i in own])
@@ -107,16 +117,19 @@ class Judge:
         classifier, fitted = self.reader
         return np.asarray(fitted.predict(classifier.transform(texts)), dtype=object) == np.asarray(labels, dtype=object)
 
-    def _downstream(self, pool: NgramPool, own: np.ndarray, labels: list[str]) -> dict[str, Any]:
-        try:
-            result = pool.judge(own, labels, self.seeds)
-        except SteerlabError:  # fewer than two labels were filled
+    def _downstream(self, pool: NgramPool, own: np.ndarray, texts: list[str], labels: list[str]) -> dict[str, Any]:
+        if len(set(labels)) < 2:
             return {"macro_f1": math.nan, "macro_f1_seeds": [], "macro_f1_full": math.nan, "vendi_ngram": math.nan}
+        quick = pool.judge(own, labels, self.seeds)
+        seeds, full = quick.per_seed, quick.full
+        if self.base:
+            slow = self.trained(texts, labels)
+            seeds, full = slow.per_seed, slow.full
         return {
-            "macro_f1": float(np.mean(result.per_seed)),
-            "macro_f1_seeds": [round(x, 6) for x in result.per_seed],
-            "macro_f1_full": result.full,
-            "vendi_ngram": result.vendi,
+            "macro_f1": float(np.mean(seeds)),
+            "macro_f1_seeds": [round(x, 6) for x in seeds],
+            "macro_f1_full": full,
+            "vendi_ngram": quick.vendi,
         }
 
 
@@ -151,6 +164,7 @@ def judge_key(job: Job, config: StudyConfig, judge: Judge) -> str:
         "test": data.texts_sha256(judge.test[0]),
         "train": data.texts_sha256(judge.human.train_texts),
         "seeds": config.classifier_seeds,
+        "classifier": config.classifier,
         "judge": 1,
     }
     return config_key(record)[:12]
@@ -194,7 +208,7 @@ def references(config: StudyConfig, out: Path, root: Path | None) -> pd.DataFram
     rows = []
     for code, name in config.cases():
         judge = Judge(config, code, name, root)
-        key = f"{code}/{name}/{data.texts_sha256(judge.test[0])[:12]}/{config.classifier_seeds}"
+        key = f"{code}/{name}/{data.texts_sha256(judge.test[0])[:12]}/{config.classifier_seeds}/{config.classifier}"
         if key not in known:
             known[key] = judge.references()
             with told(path):
