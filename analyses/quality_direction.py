@@ -150,6 +150,15 @@ def draw(table: Any) -> Figure:
     right.set(xlabel="language", ylabel="AUROC at the best layer", ylim=(0.35, 1.02))
     right.set_title("Human vs 30 % corrupted tokens")
     right.legend(loc="lower left", ncols=2)
+    top = layered.loc[layered["value"].idxmax()]
+    text = float(own[own["method"] == "character n-grams"]["value"].iloc[0])
+    wins = best.pivot(index="language", columns="method", values="value")
+    ahead = int((wins["logistic"] > wins["character n-grams"]).sum())
+    figure.suptitle(
+        f"Back-translated Slovene: best probe {top['value']:.2f}, character n-grams {text:.2f}. Corrupted tokens:\n"
+        f"the probe reads them at {wins['logistic'].min():.2f} to {wins['logistic'].max():.2f} above n-grams in {ahead} of 12",
+        fontsize=10, fontweight="bold", x=0.01, ha="left",
+    )  # fmt: skip
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,13 @@ def evaluate(
     root: Path | None = None,
     source: str = "",
     seeds: Sequence[int] = range(10),
+    without: Collection[str] = (),
 ) -> pd.DataFrame:
     """Every metric of every (language, task, condition) among the sample rows, as a tidy table with intervals.
 
     Sample rows have language, task, condition, label, text. With a model, perplexity under it and the Vendi
-    score of its embeddings are added. A metric that cannot be computed is NaN with a reason.
+    score of its embeddings are added. A metric that cannot be computed is NaN with a reason. `without`: texts the prompts showed,
+    which are not tested on.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in samples:
@@ -162,7 +164,7 @@ def evaluate(
     found: list[dict[str, Any]] = []
     for (code, name, condition), rows in groups.items():
         if (code, name) not in human:
-            human[code, name] = human_texts(name, code, root, source or None)
+            human[code, name] = human_texts(name, code, root, source or None, without)
         texts, labels = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
         metrics = text_metrics(texts, code, model) | label_metrics(texts, labels, human[code, name], seeds)
         found += [

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from steerlab import recipes
+from steerlab import data, recipes
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.human import HumanTexts, human_texts
 from steerlab.generation import Settings
@@ -212,3 +212,15 @@ def test_leakage_finds_vector_texts_in_the_test_set() -> None:
     assert leakage(config, {"own": ["Ora ana sing padha ing kene, mung ukara biasa wae."]}).clean
     assert not leakage(config, {"own": ["Ukara liyane.", test[3]]}).clean
     assert not leakage(config, {"own": [test[3].upper()]}).clean
+
+
+def test_texts_the_prompts_showed_are_not_tested_on() -> None:
+    texts = data.load("sample", "jv", split="sentiment").examples
+    rows = [
+        {"language": "jv", "task": "sentiment", "condition": "all", "label": label, "text": f"{label} {word}"}
+        for label in ("positive", "negative")
+        for word in ("apik", "elek", "becik")
+    ]
+    shown = {e.text for e in texts[:4]}
+    whole, rest = (evaluate(rows, source="sample", seeds=[1], without=w).set_index("metric") for w in ((), shown))
+    assert whole.loc["macro_f1", "n"] == len(texts) and rest.loc["macro_f1", "n"] == len(texts) - 4

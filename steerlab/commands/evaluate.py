@@ -10,6 +10,7 @@ from steerlab.data import language
 from steerlab.errors import SteerlabError
 from steerlab.loading import load
 from steerlab.recipes import evaluate
+from steerlab.records import read_object
 from steerlab.store import read_rows
 from steerlab.synthesis import SAMPLES
 from steerlab.tasks import check_label, task
@@ -37,5 +38,16 @@ def run(where: Path, source: str, seeds: int, model: str, root: Path | None) -> 
             raise SteerlabError(f"row {number} of {where}: {error}") from error
         row.setdefault("condition", "all")
     traced = None if model == "none" else load(model)
-    metrics = evaluate(rows, model=traced, root=root, source=source or default_source(root), seeds=range(seeds))
+    metrics = evaluate(
+        rows, model=traced, root=root, source=source or default_source(root), seeds=range(seeds), without=_shown(where)
+    )
     return records(metrics)
+
+
+def _shown(where: Path) -> set[str]:
+    """The few-shot examples of a run folder's prompts, which are no test texts."""
+    config = where / "config.json"
+    if not (where.is_dir() and config.is_file()):
+        return set()
+    cells = read_object(config).get("cells", [])
+    return {text for cell in cells for texts in cell.get("shots", {}).values() for text in texts}

@@ -128,9 +128,10 @@ def run(
             human_texts(name, code, root, config.source or None)
     model = load(config.model, dtype=dtype, device=device)
     condition = Condition(steering.vector, interventions(steering, config.languages, model, config.settings.seed))
-    written, _, folder = write_data(model, config, [condition], out, root, progress)
+    written, cells, folder = write_data(model, config, [condition], out, root, progress)
+    shown = {text for cell in cells for texts in cell.shots.values() for text in texts}
     with folder:
-        metrics = evaluate(written.samples, model=model, root=root, source=config.source)
+        metrics = evaluate(written.samples, model=model, root=root, source=config.source, without=shown)
         finish(folder, written, metrics, config, root, steering.vector in ("language", "quality", "random"))
     return records(metrics)
 
