@@ -12,7 +12,9 @@ READY := $(VENV)/.ready
 
 PYTEST_ARGS ?=
 PYTEST_JOBS ?= 0
-MODEL_ARGS ?= --minutes 95
+MODEL_ARGS ?=
+FIRST_TOKENS ?= 8500000
+SECOND_TOKENS ?= 12500000
 
 export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
@@ -77,8 +79,11 @@ notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept
 model: export MALLOC_TRIM_THRESHOLD_=8589934592
 model: export MALLOC_TOP_PAD_=268435456
 model: export MALLOC_MMAP_MAX_=0
-model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DATA=DIR, MODEL_ARGS='--minutes 95' (2 idle cores)
-	$(BIN)/python -m steerlab.bundled.train $(MODEL_ARGS)
+model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DATA=DIR (about 100 minutes on 2 idle cores)
+	$(BIN)/python -m steerlab.bundled.train --tokens $(FIRST_TOKENS) --out runs/polyglot-mini/first $(MODEL_ARGS)
+	$(BIN)/python -m steerlab.bundled.train --step fit --start runs/polyglot-mini/first --tokens $(SECOND_TOKENS) --seed 2 \
+		--out runs/polyglot-mini/second $(MODEL_ARGS)
+	$(BIN)/python -m steerlab.bundled.train --step average --out runs/polyglot-mini/model
 	cp runs/polyglot-mini/model/* steerlab/bundled/polyglot_mini/
 	$(BIN)/python -m steerlab.bundled.vectors
 	$(BIN)/python -m steerlab.bundled.tune
