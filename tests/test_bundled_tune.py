@@ -18,16 +18,25 @@ from tests.tiny import LAYERS, tiny
 FOLDER = Path(str(resources.files("steerlab.bundled"))) / "vectors"
 
 
-def _scores(*rows: tuple[int, float, float]) -> pd.DataFrame:
-    return pd.DataFrame([{"arm": "jv", "layer": layer, "strength": s, "value": v} for layer, s, v in rows])
-
-
-def test_of_arms_within_three_points_the_weakest_wins_then_the_better_then_the_earlier() -> None:
-    best = tune.weakest_of_the_best(
-        _scores((0, 1.5, 1.0), (1, 0.6, 0.98), (2, 0.3, 0.9), (3, 0.6, 0.99), (4, 0.6, 0.99))
+def _scores(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"arm": "jv", "layer": la, "strength": s, "value": v, "distinct_2": d} for la, s, v, d in rows]
     )
-    assert (best["layer"], best["strength"]) == (3, 0.6)
-    assert tune.weakest_of_the_best(_scores((0, 1.5, 1.0), (1, 0.3, 0.5)))["strength"] == 1.5
+
+
+def test_of_arms_within_five_points_the_most_diverse_wins_then_the_weaker_then_the_earlier() -> None:
+    best = tune.best_language(
+        _scores(
+            (0, 1.5, 1.0, 0.5),
+            (1, 0.6, 0.96, 0.8),
+            (2, 0.3, 0.9, 0.99),
+            (3, 0.6, 0.99, 0.9),
+            (4, 0.3, 0.97, 0.9),
+            (5, 0.3, 1.0, 0.9),
+        )
+    )
+    assert (best["layer"], best["strength"]) == (4, 0.3)
+    assert tune.best_language(_scores((0, 1.5, 1.0, 0.1), (1, 0.3, 0.5, 0.9)))["strength"] == 1.5
 
 
 def _quality(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
@@ -54,7 +63,7 @@ def test_what_ships_is_what_the_sweep_says() -> None:
     chosen = json.loads((FOLDER / "recommended.json").read_text(encoding="utf-8"))
     assert set(chosen) == {f"{kind}-{code}" for kind in ("language", "quality") for code in LANGUAGES}
     for code in LANGUAGES:
-        best = tune.weakest_of_the_best(scores[scores["arm"] == code])
+        best = tune.best_language(scores[scores["arm"] == code])
         assert chosen[f"language-{code}"] == {"layer": best["layer"], "strength": best["strength"]}
 
 
@@ -62,7 +71,7 @@ def test_what_ships_is_what_the_sweep_says() -> None:
 def test_the_sweep_finds_where_the_amharic_vector_works() -> None:
     scores = tune.language_sweep(load(), ("am",), (0.01, 1.0), samples=1)
     assert len(scores) == 2 * 6 and set(scores["n"]) == {9}
-    best = tune.weakest_of_the_best(scores)
+    best = tune.best_language(scores)
     assert best["strength"] == 1.0 and best["value"] > scores[scores["strength"] == 0.01]["value"].max()
 
 

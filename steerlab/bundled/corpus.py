@@ -40,9 +40,7 @@ class Passage:
 class Mixture:
     """How documents are drawn. Shares are of documents; what is left of 1 is bare text behind BOS alone."""
 
-    language_power: float = (
-        0.5  # a language's share goes with (bytes of text) ** power, so small languages are repeated
-    )
+    language_power: float = 0.5  # a language's share goes with (bytes of text) ** power, so small ones are repeated
     labelled_boost: int = 6  # SIB-200 topic sentences are few and are what the topic prompt asks for
     zero_shot: float = 0.52
     few_shot: float = 0.12
@@ -69,10 +67,7 @@ def _pieces(text: str) -> Iterator[str]:
         yield " ".join(piece[: 2 * MAX_WORDS])
 
 
-TOPIC_OF = {
-    "sports": "sports",
-    "technology": "science/technology",
-}  # NusaWrites topics that mean the same as a SIB-200 topic
+TOPIC_OF = {"sports": "sports", "technology": "science/technology"}  # NusaWrites topics that SIB-200 has as well
 
 
 def passages(root: Path | None = None) -> list[Passage]:

@@ -226,7 +226,9 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
         point["tokens"] += before["tokens"]
         point["step"] += before["steps"]
         point["minutes"] += before["curve"][-1]["minutes"]
-    save(model, out, c, before["curve"] + records[1]["curve"], *(before[k] + records[1][k] for k in ("tokens", "steps")))
+    save(
+        model, out, c, before["curve"] + records[1]["curve"], *(before[k] + records[1][k] for k in ("tokens", "steps"))
+    )
     record = json.loads((out / "training.json").read_text(encoding="utf-8"))
     record["average"] = {"share_of_second": share, "tokens": [r["tokens"] for r in records]}
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from steerlab.tasks import TASKS, postprocess, prompt
 
 STRENGTHS = (0.3, 0.6, 1.0, 1.5)
 QUALITY_STRENGTHS = (0.15, 0.4)
-SLACK = 0.03  # of two arms within three points the weaker is taken
+SLACK = 0.05  # arms within five points of the best share are as good; the most diverse of them is taken
 
 
 def task_prompts(language: str | None) -> list[str]:
@@ -39,24 +39,28 @@ def language_sweep(
     model: TracedModel,
     codes: Sequence[str] = LANGUAGES,
     strengths: Sequence[float] = STRENGTHS,
-    samples: int = 2,
+    samples: int = 3,
 ) -> pd.DataFrame:
-    """Share of texts in the target language, for every language vector x layer x strength, behind prompts that
-    name no language.
+    """Share of texts in the target language and distinct-2, for every language vector x layer x strength, behind
+    prompts that name no language.
     """
     vectors = {code: bundled_vectors()[f"language-{code}"] for code in codes}
     arms = grid(vectors, range(model.n_layers), strengths)
     texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=40), progress=True)
     texts["text"] = texts["text"].map(postprocess)
-    return score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
+    share = score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
+    return share.assign(distinct_2=_spread(texts)["value"])
 
 
-def weakest_of_the_best(scores: Any) -> Any:
-    """The row with the smallest strength among those within `SLACK` of the best; ties go to the higher value,
-    then the earlier layer.
-    """
+def _spread(texts: pd.DataFrame) -> pd.DataFrame:
+    """distinct-2 of every arm, to rank by: a set this small has no useful interval."""
+    return score_arms(texts, lambda arm, own: Estimate.point(distinct_n(own, 2), len(own), "a ranking, not a result"))
+
+
+def best_language(scores: Any) -> Any:
+    """The most diverse row among those within `SLACK` of the best share; ties go to the weaker, then the earlier layer."""
     near = scores[scores["value"] >= scores["value"].max() - SLACK]
-    return near.sort_values(["strength", "value", "layer"], ascending=[True, False, True], kind="stable").iloc[0]
+    return near.sort_values(["distinct_2", "strength", "layer"], ascending=[False, True, True], kind="stable").iloc[0]
 
 
 def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFrame:
@@ -70,9 +74,8 @@ def quality_sweep(model: TracedModel, code: str, samples: int = 3) -> pd.DataFra
     texts = sweep(model, arms, task_prompts(code), samples, Settings(max_new_tokens=40), progress=True)
     texts["text"] = texts["text"].map(postprocess)
 
-    spread = score_arms(texts, lambda arm, own: Estimate.point(distinct_n(own, 2), len(own), "a ranking, not a result"))
     share = score_arms(texts, lambda arm, own: language_share(own, data.language(code).lid))
-    return spread.rename(columns={"value": "distinct_2"}).assign(language_share=share["value"])
+    return _spread(texts).rename(columns={"value": "distinct_2"}).assign(language_share=share["value"])
 
 
 def best_quality(scores: Any, n_layers: int) -> tuple[int, float]:
@@ -95,7 +98,7 @@ def main() -> None:
     scores.to_csv(folder / "sweep.csv", index=False, float_format="%.4f")
     found: dict[str, dict[str, float]] = {}
     for code in LANGUAGES:
-        best = weakest_of_the_best(scores[scores["arm"] == code])
+        best = best_language(scores[scores["arm"] == code])
         found[f"language-{code}"] = {"layer": int(best["layer"]), "strength": float(best["strength"])}
         layer, strength = best_quality(quality_sweep(model, code), model.n_layers)
         found[f"quality-{code}"] = {"layer": layer, "strength": strength}
