@@ -1,4 +1,4 @@
-"""Does steering make better synthetic data for low-resource languages?
+"""Does steering give better synthetic data for low-resource languages?
 
 Draws the figures and writes the page of the low-resource study from committed tables; with `--study`, takes the tables of a
 finished study first.

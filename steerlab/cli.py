@@ -12,7 +12,11 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from steerlab.commands.contrast_cli import contrast_app
+from steerlab.commands.dataset_cli import dataset_app
+from steerlab.commands.lens_cli import lens
 from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
+from steerlab.commands.similarity_cli import similarity
 from steerlab.commands.study_cli import study_app
 from steerlab.errors import SteerlabError
 
@@ -27,7 +31,11 @@ vectors_app = typer.Typer(
     help="Fit steering vectors and look into saved ones.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 app.add_typer(vectors_app, name="vectors")
+app.add_typer(contrast_app, name="contrast")
 app.add_typer(study_app, name="study")
+app.add_typer(dataset_app, name="dataset")
+app.command("lens")(lens)
+app.command("similarity")(similarity)
 TOPIC = ["topic"]
 
 

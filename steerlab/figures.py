@@ -5,6 +5,7 @@ it was drawn from.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import dendrogram, leaves_list
 
 from steerlab.disk import told
 
@@ -145,6 +147,52 @@ def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: st
                 fontsize=8,
             )
     axes.figure.colorbar(image, ax=axes, label=label)
+
+
+def null_band(axes: Axes, table: pd.DataFrame, *, x: str, label: str, colour: str = "grey") -> None:
+    """What chance shows at each `x`, from the columns null, null_low and null_high: a band and its dotted middle."""
+    own: Any = table.sort_values(x)
+    axes.fill_between(own[x], own["null_low"], own["null_high"], color=colour, alpha=0.22, lw=0, label=label)
+    axes.plot(own[x], own["null"], color=colour, ls=":", lw=1.2)
+
+
+def clustered(
+    matrix: pd.DataFrame, tree: np.ndarray, groups: Mapping[str, str], *, low: float, high: float, label: str
+) -> tuple[Figure, Axes]:
+    """A tree (scipy's linkage) beside the matrix in its order, each row marked by its group; one-member groups are grey.
+
+    Returns the figure and the panel of the matrix.
+    """
+    style()
+    figure, (left, strip, panel) = plt.subplots(1, 3, figsize=(WIDTH, WIDTH * 0.95), width_ratios=(1, 0.1, 4))
+    order = [str(matrix.index[k]) for k in leaves_list(tree)]
+    k = len(order)
+    dendrogram(tree, orientation="left", ax=left, no_labels=True, color_threshold=0, above_threshold_color="black")
+    left.set(ylim=(0, 10 * k), xlabel="1 − cosine")  # scipy sets its leaves at 5, 15, 25, ...
+    left.spines["left"].set_visible(False)
+    left.grid(axis="y", visible=False)
+    common = [group for group, n in Counter(groups[name] for name in order).most_common() if n > 1]
+    for place, name in enumerate(order):
+        i = common.index(groups[name]) if groups[name] in common else -1
+        shape, colour = (MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)]) if i >= 0 else (".", "#999999")
+        strip.plot(
+            [0], [place], marker=shape, color=colour, ls="", ms=5, label=groups[name] if i >= 0 else "no kin here"
+        )
+    strip.set(ylim=(-0.5, k - 0.5), xlim=(-1, 1), xticks=[])
+    strip.set_yticks(range(k), order, fontsize=8 if k > 20 else 10)
+    strip.tick_params(length=0)
+    strip.spines[:].set_visible(False)
+    strip.grid(visible=False)
+    cells = matrix.loc[order, order].to_numpy(float)
+    image = panel.imshow(cells, vmin=low, vmax=high, cmap="viridis", origin="lower", aspect="auto")
+    panel.set_xticks(range(k), order, fontsize=7 if k > 20 else 10, rotation=90 if k > 20 else 0)
+    panel.set_yticks([])
+    panel.grid(visible=False)
+    figure.colorbar(image, ax=panel, label=label, shrink=0.6)
+    handles, words = strip.get_legend_handles_labels()
+    keys = dict(zip(words[::-1], handles[::-1], strict=True))  # one each, from the top row down
+    figure.legend(keys.values(), keys.keys(), loc="outside lower center", ncols=min(len(keys), 7), columnspacing=1)
+    return figure, panel
 
 
 def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str, record: Mapping[str, object]) -> list[Path]:

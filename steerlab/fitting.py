@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from steerlab.alignment import align_corpora
 from steerlab.capture import Weighting, capture_moments, provenance
+from steerlab.data.contrast import ContrastPairs, length_matched
 from steerlab.data.surface import normalise_surface
 from steerlab.errors import SteerlabError
 from steerlab.estimators import difference_of_means, language_vectors, quality_vector
@@ -85,3 +86,33 @@ def fit_contrast_vector(
     )
     estimate = quality_vector if kind == "quality" else difference_of_means
     return estimate(moments[0], moments[1], name=name, provenance=record)
+
+
+def fit_quality_vector(
+    model: TracedModel,
+    pairs: ContrastPairs,
+    *,
+    name: str = "quality",
+    match_length: bool = False,
+    surface: bool = True,
+    sites: Sequence[Site] | None = None,
+    positions: Positions | str = ALL,
+    weighting: Weighting = "token",
+    token_budget: int = 4096,
+    progress: bool = False,
+) -> SteeringVector:
+    """Mean over the human side of `pairs` minus mean over the degraded side, per layer (see `fit_contrast_vector`).
+
+    match_length=True fits on the pairs that `length_matched` leaves, counted in this model's tokens, and adds
+    "-length-matched" to the name: what such a vector has in common with the plain one is no matter of length.
+    """
+    used = pairs
+    if match_length:
+        forms = [normalise_surface(t) if surface else t for t in (*pairs.human, *pairs.degraded)]
+        size = {t: len(row) for t, row in zip(forms, model.token_rows(forms), strict=True)}
+        used = length_matched(pairs, lambda t: size[t], surface=surface)
+        name = f"{name}-length-matched"
+    return fit_contrast_vector(
+        model, used.human, used.degraded, name=name, kind="quality", surface=surface, sites=sites, positions=positions,
+        weighting=weighting, token_budget=token_budget, progress=progress,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steerlab.data.contrast import ContrastPair, ContrastPairs, corrupt_tokens, degraded_pairs
+from steerlab.data.contrast import ContrastPair, ContrastPairs, corrupt_tokens, degraded_pairs, length_matched
 from steerlab.errors import SteerlabError
 
 WORDS = st.lists(st.text(alphabet="abcdef", min_size=1, max_size=4), min_size=1, max_size=30)
@@ -88,3 +88,67 @@ def test_pairs_are_a_sequence_with_sides_and_a_hash_of_both():
 def test_blank_texts_and_impossible_rates_are_refused(text: str, rate: float, told: str):
     with pytest.raises(SteerlabError, match=told):
         corrupt_tokens(text, rate)
+
+
+CHINESE = "水是生命之源，我们每天都要喝水。"
+
+
+def test_scripts_without_spaces_are_corrupted_letter_by_letter():
+    for seed in range(30):
+        found = corrupt_tokens(CHINESE, 0.3, seed)
+        assert found != CHINESE and " " not in found and set(found) <= set(CHINESE)
+        assert 0.6 * len(CHINESE) < len(found) < 1.4 * len(CHINESE)  # not the whole sentence twice
+    assert corrupt_tokens(CHINESE, 0.0) == CHINESE
+    mixed = "我 有 iPhone 手机。 ภาษา ไทย"
+    assert corrupt_tokens(mixed, 0.0) == mixed
+    for seed in range(60):
+        found = corrupt_tokens(mixed, 0.4, seed)
+        assert set(found) <= set(mixed) and ("iPhone" in found) >= (
+            "P" in found
+        )  # a word of another script stays whole
+        assert "  " not in found and found == found.strip()
+
+
+def of_lengths(differences: list[int], base: int = 40) -> ContrastPairs:
+    """Pairs whose human side is longer by what is given (degraded where negative), each about `base` letters long."""
+    pairs = []
+    for number, k in enumerate(differences):
+        short = f"{number:06d}" + "x" * (base - 6)
+        human, degraded = (short + "h" * k, short[::-1]) if k > 0 else (short, short[::-1] + "d" * -k)
+        pairs.append(ContrastPair(str(number), human, degraded, "mine"))
+    return ContrastPairs.of(pairs)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=60))
+def test_length_matching_keeps_the_most_pairs_that_balance(differences: list[int]):
+    pairs = of_lengths(differences)
+    counts = Counter(differences)
+    most = counts[0] + 2 * sum(min(counts[k], counts[-k]) for k in range(1, 5))
+    if not most:
+        with pytest.raises(SteerlabError, match="none of .* pairs is left when lengths are matched"):
+            length_matched(pairs)
+        return
+    found = length_matched(pairs)
+    signed = Counter(len(pair.human) - len(pair.degraded) for pair in found)
+    assert all(signed[k] == signed[-k] for k in range(1, 5)) and signed[0] == counts[0]
+    assert (len(found), found.dropped) == (most, len(pairs) - most)
+    assert [pair.id for pair in found] == [pair.id for pair in pairs if pair in found.pairs]  # in order
+    assert found == length_matched(pairs)
+
+
+def test_the_pairs_that_stay_mirror_the_others_in_length():
+    """Ten pairs longer on the human side, two on the degraded side: the two of about the same total length stay."""
+    pairs = [ContrastPair(f"h{n}", "a" * (10 * n + 1), "b" * (10 * n), "s") for n in range(1, 11)]
+    pairs += [ContrastPair(f"d{n}", "a" * (10 * n), "b" * (10 * n + 1), "s") for n in (3, 7)]
+    found = length_matched(ContrastPairs.of(pairs))
+    assert [pair.id for pair in found] == ["h3", "h7", "d3", "d7"] and found.dropped == 8
+    lengths = [sorted(len(text) for text in side) for side in (found.human, found.degraded)]
+    assert lengths[0] == lengths[1]  # exchangeable: no length statistic can tell the sides apart
+
+
+def test_lengths_are_matched_in_the_unit_and_on_the_surface_asked_for():
+    sides = [("a b c", "aaaa"), ("aaaa", "b c d"), ("ab", "„ba“"), ("abc", "bc")]
+    pairs = ContrastPairs.of(ContrastPair(str(i), *side, "s") for i, side in enumerate(sides))
+    assert [p.id for p in length_matched(pairs, lambda t: len(t.split()))] == ["0", "1", "2", "3"]
+    assert [p.id for p in length_matched(pairs)] == ["0", "1", "2"]
+    assert [p.id for p in length_matched(pairs, surface=False)] == ["0", "1"]

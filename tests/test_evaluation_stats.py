@@ -19,6 +19,7 @@ from steerlab.evaluation.stats import (
     exact_mcnemar,
     exact_sign_test,
     jackknife,
+    nested,
     over_seeds,
     paired_bootstrap,
     wilson,
@@ -224,6 +225,58 @@ def test_over_seeds_is_students_interval() -> None:
     assert over_seeds([1.0]).reason == "one seed"
     assert not over_seeds([]).known
     assert over_seeds([1.0, 2.0, 3.0, math.nan]).reason.startswith("1 of 4")
+
+
+def _two_ways(rng: np.random.Generator, g: int, s: int, generation: float, seed: float, rest: float) -> np.ndarray:
+    sizes = ((generation, (g, 1)), (seed, (1, s)), (rest, (g, s)))
+    return np.zeros((g, s)) + sum(rng.normal(scale=scale, size=size) for scale, size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("g", "s", "scales", "naive"),
+    [(3, 5, (1.0, 0.0, 1.0), 0.8), (3, 20, (0.5, 0.5, 1.0), 0.75), (5, 5, (0.0, 1.0, 0.3), 0.7)],
+)
+def test_nested_covers_generation_and_classifier_seeds_together(
+    g: int, s: int, scales: tuple[float, float, float], naive: float
+) -> None:
+    rng = np.random.default_rng(8)
+    hits = {"nested": 0, "flat": 0}
+    for _ in range(400):
+        values = _two_ways(rng, g, s, *scales)
+        both, flat = nested(values), over_seeds(values.ravel().tolist())
+        hits["nested"] += both.low <= 0 <= both.high
+        hits["flat"] += flat.low <= 0 <= flat.high
+    assert hits["nested"] >= 0.92 * 400
+    assert hits["flat"] < naive * 400  # all values taken for independent
+
+
+def test_nested_does_not_waste_width_where_only_generations_differ() -> None:
+    rng = np.random.default_rng(9)
+    widths = []
+    for _ in range(200):
+        values = _two_ways(rng, 6, 10, 1.0, 0.0, 0.5)
+        both, means = nested(values), over_seeds(values.mean(axis=1).tolist())
+        assert both.value == pytest.approx(means.value)
+        widths.append((both.high - both.low) / (means.high - means.low))
+    assert min(widths) >= 1 - 1e-12 and np.median(widths) < 1.05
+
+
+def test_nested_is_never_narrower_than_the_classifier_seeds_alone() -> None:
+    rng = np.random.default_rng(10)
+    for trial in range(200):
+        values = _two_ways(rng, 2 + trial % 4, 2 + trial % 7, 0.0, float(trial % 3), 1.0)
+        both, alone = nested(values), over_seeds(values.mean(axis=0).tolist())
+        assert both.high - both.low >= alone.high - alone.low - 1e-12
+    one = nested(np.array([[0.1], [0.3], [0.2]]))
+    assert (one.low, one.high) == pytest.approx((over_seeds([0.1, 0.3, 0.2]).low, over_seeds([0.1, 0.3, 0.2]).high))
+
+
+def test_nested_says_when_it_has_no_interval_and_what_it_left_out() -> None:
+    single = nested(np.array([[0.2, 0.4]]))
+    assert single.value == pytest.approx(0.3) and math.isnan(single.low) and single.reason == "one generation seed"
+    holed = nested(np.array([[0.2, 0.4], [0.3, 0.1], [math.nan, 0.9]]))
+    assert holed.value == pytest.approx(0.25) and holed.n == 4 and holed.reason.startswith("1 of 3")
+    assert not nested(np.full((2, 2), math.nan)).known and not nested(np.zeros((0, 3))).known
 
 
 def test_the_sign_test_counts_pairs_and_leaves_ties_out() -> None:

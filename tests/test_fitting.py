@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from steerlab.capture import texts_digest
+from steerlab.data.contrast import ContrastPair, ContrastPairs
 from steerlab.data.surface import normalise_surface
 from steerlab.errors import SteerlabError
-from steerlab.fitting import fit_contrast_vector, fit_language_vectors
+from steerlab.fitting import fit_contrast_vector, fit_language_vectors, fit_quality_vector
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
 from steerlab.types import Site
@@ -177,3 +178,30 @@ def test_bad_input_is_refused() -> None:
         fit_language_vectors(model, {"t": {"jv": TEXTS["jv"]}})
     long = {**TEXTS, "jv": ["a" * 1000]}
     assert fit_language_vectors(model, {"t": long})["jv"].counts[0] == model.context_length - 1  # cut, not refused
+
+
+def test_a_quality_vector_of_length_matched_pairs_knows_no_length() -> None:
+    """Degraded texts hold a "#"; in most pairs the human side has a long tail of "-" as well, which is length and nothing else."""
+    model = transparent({"#": axis(0), "-": axis(1)})
+    sides = [("abcd", "abc#")] * 6 + [("abcd----", "abc#")] * 5 + [("abcd", "abc#----")] * 2
+    pairs = ContrastPairs(tuple(ContrastPair(str(i), *side, "s") for i, side in enumerate(sides)))
+    plain = fit_quality_vector(model, pairs, surface=False)
+    matched = fit_quality_vector(model, pairs, surface=False, match_length=True, name="q")
+    assert (plain.name, matched.name) == ("quality", "q-length-matched")
+    assert plain.provenance.method == matched.provenance.method == "quality_vector"
+    assert plain.counts == (6 * 4 + 5 * 8 + 2 * 4, 6 * 4 + 5 * 4 + 2 * 8) and matched.counts == (48, 48)
+    for layer in range(LAYERS):
+        assert float(plain.raw(layer)[1]) > 0.2 > 0.02 > abs(float(matched.raw(layer)[1]))
+        assert float(plain.at(layer)[0]) > -0.95 > -0.99 > float(matched.at(layer)[0])
+    same = fit_contrast_vector(model, pairs.human, pairs.degraded, name="quality", kind="quality", surface=False)
+    assert torch.equal(plain.direction, same.direction)
+
+
+def test_lengths_are_matched_in_the_models_tokens_after_normalisation() -> None:
+    """The byte tokenizer counts an Ethiopic letter as three; quotation marks are gone before anything is counted."""
+    model = tiny("llama")
+    sides = [("ቤት ab", "abcde"), ("abc", "ab cde"), ("ab", "\u201cba\u201d")]  # 9-5, 3-6, 2-2 bytes
+    pairs = ContrastPairs(tuple(ContrastPair(str(i), *side, "s") for i, side in enumerate(sides)))
+    assert fit_quality_vector(model, pairs, match_length=True).counts == (2, 2)
+    even = ContrastPairs((*pairs.pairs, ContrastPair("3", "abc", "ab cdef", "s")))  # 3-7 bytes: the mirror of 9-5
+    assert fit_quality_vector(model, even, match_length=True).counts == (9 + 2 + 3, 5 + 2 + 7)

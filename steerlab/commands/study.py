@@ -23,6 +23,7 @@ from steerlab.studies.memory import GB, available, memory_plan
 from steerlab.studies.presets import PRESETS, find_study
 from steerlab.studies.report import page, tables, write_figures, write_tables
 from steerlab.studies.units import Unit, arms_of, shard_of, shots_of, units_of
+from steerlab.studies.worth import worth
 from steerlab.studies.writing import Job, jobs_of, load_model, write_units
 from steerlab.studies.writing import merge as merge_units
 from steerlab.tasks import prompt, task
@@ -76,7 +77,8 @@ def report(
 ) -> list[dict[str, Any]]:
     """Judge what is written; tables, figures and page into `out`. Returns the rows of the claim in macro-F1."""
     cells = judge_units(config, jobs, out, root, progress)
-    found = tables(cells, references(config, out, root), angles)
+    beside = worth(config, jobs, cells, out, root, progress)
+    found = tables(cells, references(config, out, root), angles, beside)
     write_tables(found, out / "tables")
     record = {
         "config": config.to_json(),

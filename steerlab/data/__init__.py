@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from steerlab.data.contrast import ContrastPair, ContrastPairs, corrupt_tokens, degraded_pairs
-from steerlab.data.corpus import Corpus, Example, SourceCard
+from steerlab.data.contrast import ContrastPair, ContrastPairs, corrupt_tokens, degraded_pairs, length_matched
+from steerlab.data.corpus import Corpus, Example, SourceCard, texts_sha256
+from steerlab.data.degrade import Endings, Rates, degrade, degrade_text, learn_endings
 from steerlab.data.files import TextFile, read_texts
 from steerlab.data.languages import LANGUAGES, Language, language
 from steerlab.data.leakage import LeakageReport, overlap_report
@@ -19,20 +20,27 @@ __all__ = [
     "ContrastPair",
     "ContrastPairs",
     "Corpus",
+    "Endings",
     "Example",
     "Language",
     "LeakageReport",
+    "Rates",
     "SourceCard",
     "TextFile",
     "corrupt_tokens",
     "data_root",
+    "degrade",
+    "degrade_text",
     "degraded_pairs",
     "find_root",
     "language",
+    "learn_endings",
+    "length_matched",
     "load",
     "load_pairs",
     "load_sample_pairs",
     "normalise_surface",
     "overlap_report",
     "read_texts",
+    "texts_sha256",
 ]

@@ -185,6 +185,30 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach, n, note)
 
 
+def nested(values: Float[np.ndarray, "g s"], level: float = 0.95) -> Estimate:
+    """The mean over g generation seeds and s classifier seeds, with an interval for what many more of both would give.
+
+    Random effects: value = mean + generation + classifier seed + rest. The squared half-width is Student's for the g generation means
+    (g - 1 degrees of freedom; the rest is in it) plus Student's for what the s seed means vary beyond the rest, a sum after Graybill
+    and Wang (1980), never below either alone. A generation with a missing value is left out; one alone has no interval.
+    """
+    _check_level(level)
+    known = values[~np.isnan(values).any(axis=1)]
+    (g, s), note = known.shape, _left_out(int(np.isnan(values).any(axis=1).sum()), len(values))
+    if g == 0 or s == 0:
+        return Estimate.missing(note or "no seeds")
+    mean = float(known.mean())
+    if g == 1:
+        return Estimate.point(mean, s, "one generation seed")
+    rows, columns = known.mean(axis=1), known.mean(axis=0)
+    square = (float(stats.t.ppf((1 + level) / 2, g - 1)) ** 2) * float(rows.var(ddof=1)) / g
+    if s > 1:
+        noise = float(((known - rows[:, None] - columns + mean) ** 2).sum()) / ((g - 1) * (s - 1) * g * s)
+        alone, t = float(columns.var(ddof=1)) / s, float(stats.t.ppf((1 + level) / 2, s - 1)) ** 2
+        square = max(square + t * max(0.0, alone - noise), t * alone)
+    return Estimate(mean, mean - math.sqrt(square), mean + math.sqrt(square), g * s, note)
+
+
 def exact_sign_test(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> PairedTest:
     """Is `a` as often above `b` as below? Pairs that are equal, or miss one side, count as ties and carry no evidence."""
     _check_pairs(len(a), len(b))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from steerlab.errors import SteerlabError
-from steerlab.evaluation.stats import Estimate, bootstrap, exact_sign_test, wilson
+from steerlab.evaluation.stats import Estimate, bootstrap, exact_sign_test, nested, wilson
 from steerlab.studies.judging import BETTER
 
 CASE = ("model", "language", "task", "mode")
@@ -187,4 +187,19 @@ def cost_table(cells: pd.DataFrame) -> pd.DataFrame:
             both = own.merge(few, on=["language", "task"], suffixes=("", "_few"))
             ratio = bootstrap((both["spent"] / both["n"] / (both["spent_few"] / both["n_few"])).to_numpy(float))
         rows.append(row | _parts("to_few_shot", ratio))
+    return pd.DataFrame(rows)
+
+
+def scores(cells: pd.DataFrame) -> pd.DataFrame:
+    """Macro-F1 of every (case, arm) with an interval over generation seeds and classifier seeds together (`stats.nested`)."""
+    rows = []
+    groups: Any = cells.groupby([*CASE, *ARM], sort=False, dropna=False)
+    for key, own in groups:
+        seeds = [list(row) for row in own.sort_values("seed")["macro_f1_seeds"] if len(row)]
+        found = nested(np.array(seeds, dtype=float)) if seeds else Estimate.missing("no seed has texts of two labels")
+        rows.append(
+            dict(zip((*CASE, *ARM), key, strict=True))
+            | _parts("macro_f1", found)
+            | {"n": found.n, "reason": found.reason}
+        )
     return pd.DataFrame(rows)

@@ -141,3 +141,30 @@ def cosine(cells: pd.DataFrame, cosines: pd.DataFrame, mode: str) -> tuple[Any, 
         f"(rank correlation of cosine and gain {found})",
     )
     return figure, table
+
+
+def worth(curves: pd.DataFrame, table: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+    """Macro-F1 against human texts per label, with and without the synthetic ones; the title says what these are worth."""
+    figure, (axes,) = figures.new(height=3.8)
+    shown = curves.copy()
+    shown[["value", "low", "high"]] *= 100
+    order = [str(s) for s in shown["series"].unique()]
+    figures.lines(axes, shown, x="per_label", series="series", series_order=order)
+    axes.set_xscale("symlog", linthresh=1)
+    ticks = sorted({int(k) for k in shown["per_label"]})
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.set_xlabel("human training texts per label")
+    axes.set_ylabel("macro-F1 on human test texts (%)")
+    axes.legend(loc="lower right")
+    own: Any = table[table["measure"] == "worth"]
+    median = own.groupby("what")["value"].median()
+    known = ", ".join(
+        f"{what} {median[what]:.0f}"
+        for what in ("unsteered", "steered")
+        if what in median and median[what] == median[what]
+    )
+    _head(
+        figure,
+        f"Synthetic texts alone are worth this many human texts (median over languages and tasks):\n{known or 'cannot be told'}",
+    )
+    return figure, shown

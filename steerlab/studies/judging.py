@@ -188,14 +188,15 @@ def judge_units(
             judges[place] = Judge(config, *place, root)
         path = out / JUDGED / f"{job.unit.name}-{judge_key(job, config, judges[place])}.jsonl"
         if not path.is_file():
-            found = list(judges[place].rows(job, _read(job, SAMPLES), _read(job, DRAFTS)))
+            found = list(judges[place].rows(job, read_rows(job, SAMPLES), read_rows(job, DRAFTS)))
             with told(path):
                 replace(path, b"".join(encode(row) for row in found))
         rows += parse(path.read_bytes(), path)
     return pd.DataFrame(rows)
 
 
-def _read(job: Job, name: str) -> list[dict[str, Any]]:
+def read_rows(job: Job, name: str) -> list[dict[str, Any]]:
+    """The rows of one of the unit's files."""
     path = job.folder / name
     with told(path):
         return parse(path.read_bytes(), path)

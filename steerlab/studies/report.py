@@ -10,9 +10,11 @@ import pandas as pd
 
 from steerlab import figures
 from steerlab.disk import replace, told
+from steerlab.evaluation.stats import bootstrap
 from steerlab.studies import draw
-from steerlab.studies.claims import by_strength, chosen_gains, claim_table, cost_table, shrinkage
+from steerlab.studies.claims import by_strength, chosen_gains, claim_table, cost_table, scores, shrinkage
 from steerlab.studies.config import StudyConfig
+from steerlab.studies.worth import mixed
 
 METRICS = ("macro_f1", "distinct_2", "self_bleu", "vendi_ngram", "compression_ratio", "language_share", "faithfulness")
 UNDECIDED = "Cannot be told."
@@ -23,17 +25,23 @@ LABELS = {
 }  # fmt: skip
 
 
-def tables(cells: pd.DataFrame, references: pd.DataFrame, cosines: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Every table of the report: cells, references, claim, gain by strength, chosen strengths, cost, cosines."""
+def tables(
+    cells: pd.DataFrame, references: pd.DataFrame, cosines: pd.DataFrame, worth: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Every table of the report: cells, scores over both kinds of seeds, references, claim, gain by strength, chosen strengths, cost,
+    cosines, and worth beside human texts.
+    """
     metrics = [m for m in METRICS if cells[m].notna().to_numpy().any()]
     return {
         "cells": cells.drop(columns=["macro_f1_seeds"]),
+        "scores": scores(cells),
         "references": references,
         "claim": claim_table(cells, metrics),
         "by-strength": pd.concat([by_strength(cells, m) for m in metrics], ignore_index=True),
         "chosen": chosen_gains(cells, "macro_f1"),
         "cost": cost_table(cells),
         "cosines": cosines,
+        "worth": worth,
     }
 
 
@@ -65,6 +73,8 @@ def write_figures(found: dict[str, pd.DataFrame], folder: Path, record: dict[str
     drawn["trade"] = draw.trade(cells, modes[0])
     if len(found["cosines"]):
         drawn["cosine"] = draw.cosine(cells, found["cosines"], modes[0])
+    if len(found["worth"]):
+        drawn["worth"] = draw.worth(mixed(found["worth"]), found["worth"])
     return [figures.save(f, table, folder, f"{prefix}{name}", record)[0] for name, (f, table) in drawn.items()]
 
 
@@ -72,7 +82,7 @@ def page(found: dict[str, pd.DataFrame], config: StudyConfig, images: Sequence[s
     """The results page: what was asked, whether each of the paper's claims held, the tables, and what the numbers mean."""
     claim, cells = found["claim"], found["cells"]
     parts = [
-        "# Low-resource study: does steering make better synthetic data?\n",
+        "# Low-resource study: does steering give better synthetic data?\n",
         f"Written by `{command}`. {_size(cells, config)}\n",
         "Every share below is over cases (language x task x strength) and stands with a 95 % bootstrap interval over "
         "(language, task); the *random* rows are the control: a random direction of the same norm.\n",
@@ -92,6 +102,8 @@ def page(found: dict[str, pd.DataFrame], config: StudyConfig, images: Sequence[s
             if len(own):
                 parts += [f"### {mode}, {what}\n", _shares(own), ""]
     parts += ["## What a text costs\n", _cost(found["cost"]), ""]
+    if len(found["worth"]):
+        parts += ["## Beside human texts, and how far labels can be trusted\n", _worth(found["worth"]), ""]
     parts += ["## Floor and ceiling of macro-F1\n", _references(found["references"], cells), ""]
     return "\n".join(parts)
 
@@ -214,4 +226,21 @@ def _references(table: pd.DataFrame, cells: pd.DataFrame) -> str:
             + " | ".join(means)
             + f" | {top} |"
         )
+    return "\n".join(lines)
+
+
+def _worth(table: Any) -> str:
+    """Means over (language, task) of what `studies.worth` measures, unsteered and steered."""
+    names = {
+        "worth": "human texts that alone reach the same macro-F1",
+        "ece": "expected calibration error of the classifier",
+        "ece_scaled": "the same after temperature scaling",
+        "label_confidence": "human-trained judge's probability of the intended label",
+        "label_confidence_human": "the same on human test texts",
+    }
+    lines = ["| | unsteered | steered (best arm of the first seed) |", "|---|---|---|"]
+    for measure, name in names.items():
+        own = table[table["measure"] == measure]
+        cells = [f"{bootstrap(own[own['what'] == what]['value'].to_numpy(float))}" for what in ("unsteered", "steered")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

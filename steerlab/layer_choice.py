@@ -1,0 +1,284 @@
+"""Which layer to steer at, told without writing a text: four scores per layer, and how well they rank a measured sweep.
+
+The scores of a vector at a layer, higher meaning "steer here": *lens*, what adding it does there to the log-probability
+of the language's tokens, by the logit lens; *probe*, how well the language is told from the others on single tokens;
+*reliability*, the cosine of vectors fitted on two halves of texts; *kl*, how far it moves the next-token distribution
+behind the prompts. *combined* is the mean of their ranks over layers, *depth* (earlier is better) the rule to beat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from torch import Tensor
+
+from steerlab import lens, probes
+from steerlab.bridge import Readout
+from steerlab.capture import passes, select
+from steerlab.errors import SteerlabError
+from steerlab.evaluation.stats import Estimate, bootstrap
+from steerlab.model import TracedModel
+from steerlab.pieces import count_tokens, typical_tokens
+from steerlab.reliability import TextMeans, language_halves, split_half
+from steerlab.steering import Intervention
+from steerlab.types import ALL, Site
+from steerlab.vectors import SteeringVector
+
+SCORES = ("lens", "probe", "reliability", "kl")
+PREDICTORS = (*SCORES, "combined", "depth")
+_ALL_ORDERS = 7  # up to so many layers every permutation is tried
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Rows of text put through the model, counted once per forward pass, and the tokens in them."""
+
+    passes: int
+    tokens: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.passes + other.passes, self.tokens + other.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class TextReading:
+    """One reading of every text: the streams "n l d" of some of its tokens, the row of their language and the number of
+    their text in it; and by language the mean of every text.
+    """
+
+    streams: Float[Tensor, "n l d"]
+    language: Int[Tensor, "n"]
+    text: Int[Tensor, "n"]
+    means: dict[str, TextMeans]
+    cost: Cost
+
+
+def read_streams(model: TracedModel, texts: Mapping[str, Sequence[str]], per_text: int = 8) -> TextReading:
+    """`resid_post` of every block at `per_text` tokens of each text, evenly spread over it (all where it has fewer), and
+    the means over all its tokens, in one pass. BOS is left out.
+    """
+    flat = [(row, i, text) for row, own in enumerate(texts.values()) for i, text in enumerate(own)]
+    picked = select(model, [text for *_, text in flat], ALL, False, True, model.context_length)
+    sites = tuple(Site(layer) for layer in range(model.n_layers))
+    mean, size = np.zeros((len(flat), len(sites), model.d_model), dtype=np.float32), np.zeros(len(flat))
+    streams, where = [], []
+    for members, batch, mask in passes(model, picked, 4096, False, "texts"):
+        real = mask.cpu()
+        spots = [_spread(own, per_text) for own in real]
+        row = torch.cat([torch.full_like(own, r) for r, own in enumerate(spots)])
+        column, part = torch.cat(spots), torch.zeros(len(row), len(sites), model.d_model)
+        count = real.sum(1)
+
+        def keep(
+            site: Site, h: Tensor, members: list[int] = members, part: Tensor = part,
+            at: tuple[Tensor, ...] = (row, column, real, count),
+        ) -> None:  # fmt: skip
+            h = h.float().cpu()
+            part[:, site.layer] = h[at[0], at[1]]
+            total = torch.where(at[2][..., None], h, 0.0).sum(1)
+            mean[members, site.layer] = (total / at[3].clamp(min=1)[:, None]).numpy()
+
+        model.forward(batch, read=sites, visit=keep)
+        size[members] = count.numpy()
+        streams.append(part)
+        where += [flat[members[r]][:2] for r in row.tolist()]
+    whole, starts = TextMeans(sites, mean, size), np.cumsum([0, *(len(own) for own in texts.values())])
+    spans = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
+    means = {code: whole.rows(span) for code, span in zip(texts, spans, strict=True)}
+    cost, place = Cost(len(flat), sum(len(own) for own in picked.rows)), torch.tensor(where)
+    return TextReading(torch.cat(streams), place[:, 0], place[:, 1], means, cost)
+
+
+def _spread(mask: Bool[Tensor, "s"], most: int) -> Int[Tensor, "m"]:
+    own = mask.nonzero()[:, 0]
+    return own[torch.linspace(0, len(own) - 1, min(most, len(own))).round().long()]
+
+
+def lens_score(
+    readout: Readout,
+    streams: Float[Tensor, "n l d"],
+    vector: SteeringVector,
+    targets: Bool[Tensor, "v"],
+    fraction: float,
+) -> Float[np.ndarray, "k"]:
+    """Per layer of the vector, how much the log-probability of the targets rises, by the logit lens at that layer, when
+    `fraction` of the residual norm is added; the mean over the rows of `streams`.
+    """
+    push = Intervention(vector, vector.layers, strength=fraction, unit="residual")
+    gains = []
+    for layer in vector.layers:
+        delta = push.numbers(layer)[0] * vector.at(layer)
+        change = lens.lens_change(readout, streams[:, layer], delta, lambda logits: lens.log_mass(logits, targets))
+        gains.append(float(change.mean()))
+    return np.array(gains)
+
+
+def probe_score(
+    reading: TextReading, row: int, kind: probes.Kind = "diff_of_means", seed: int = 0
+) -> Float[np.ndarray, "l"]:
+    """Per layer the AUROC of telling single tokens of language `row` from all others, on held-out texts.
+
+    Single tokens, because whole texts are told apart perfectly at every layer, which ranks nothing. Text i of every
+    language falls into one fold, so that translations never lie on both sides.
+    """
+    y = (reading.language == row).long()
+    found = probes.layerwise(reading.streams, y, reading.text, kind, seed=seed, shuffles=0, resamples=1)
+    return np.array([one.value for one in found])
+
+
+def reliability_score(reading: TextReading, repeats: int = 20, seed: int = 0) -> Float[np.ndarray, "k l"]:
+    """Per language and layer the split-half reliability (`reliability.split_half`) of its vector fitted on these texts,
+    the mean over random halves; a sentence goes to one half in all languages where they have equally many.
+    """
+    parallel = len({len(own.tokens) for own in reading.means.values()}) == 1
+    halves = [language_halves({"texts": reading.means}, seed + repeat, parallel) for repeat in range(repeats)]
+    return np.stack([split_half([(a[code], b[code]) for a, b in halves]).mean(0).numpy() for code in reading.means])
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What decides the scores: the length of the push (fraction of the residual norm), probed tokens per text, the least z
+    of a typical token (`pieces.typical_tokens`), and the probe.
+    """
+
+    fraction: float = 0.5
+    per_text: int = 8
+    least: float = 3.0
+    probe: probes.Kind = "diff_of_means"
+    seed: int = 0
+
+
+def score_layers(
+    model: TracedModel,
+    readout: Readout,
+    vectors: Mapping[str, SteeringVector],
+    texts: Mapping[str, Sequence[str]],
+    prompts: Sequence[str],
+    how: Scoring | None = None,
+) -> tuple[pd.DataFrame, Cost]:
+    """One row per language and layer with the columns of `PREDICTORS`, and what they cost. No text is written.
+
+    `vectors` and `texts` by language; text i is the same content in every language where they are parallel. `prompts`
+    name no language, and are rendered as the model's instructions. Raises `SteerlabError` where the languages differ,
+    or a vector does not have every layer.
+    """
+    how = how or Scoring()
+    codes, layers = list(vectors), tuple(range(model.n_layers))
+    if set(codes) != set(texts) or any(v.layers != layers for v in vectors.values()):
+        raise SteerlabError(
+            f"vectors of {', '.join(codes)} and texts of {', '.join(texts)} were given: "
+            f"give both for the same languages, and vectors with all {model.n_layers} layers."
+        )
+    ordered = {code: texts[code] for code in codes}
+    reading = read_streams(model, ordered, how.per_text)
+    typical = typical_tokens(count_tokens(model, ordered), how.least)
+    streams = lens.prompt_streams(model, prompts, [Site(layer) for layer in layers])
+    moved = lens.kl_effect(model, readout, vectors, prompts, layers, [how.fraction])["value"].to_numpy()
+    steady = reliability_score(reading, seed=how.seed)
+    rows = []
+    for row, code in enumerate(codes):
+        by = {
+            "lens": lens_score(readout, streams, vectors[code], typical[row], how.fraction),
+            "probe": probe_score(reading, row, how.probe, how.seed),
+            "reliability": steady[row],
+            "kl": moved.reshape(len(codes), -1)[row],
+            "depth": -np.arange(float(len(layers))),
+        }
+        by["combined"] = np.mean([stats.rankdata(by[name]) for name in SCORES], axis=0)
+        rows += [{"arm": code, "layer": n, **{name: float(by[name][n]) for name in PREDICTORS}} for n in layers]
+    length = sum(len(row) for row in model.token_rows(prompts, chat=True))
+    times = len(rows) + 2  # the prompts once for the lens, and for the KL once per vector and layer and once unsteered
+    return pd.DataFrame(rows), reading.cost + Cost(len(prompts) * times, length * times)
+
+
+def measured_layers(sweep: pd.DataFrame) -> pd.DataFrame:
+    """Per arm and layer of a sweep (columns arm, layer, strength, value) the mean value over strengths, and the best.
+
+    The mean tells layers apart where the best strength of each reaches the ceiling. Raises `SteerlabError` where layers
+    were measured at different strengths.
+    """
+    shape: Any = sweep.groupby(["arm", "layer"])["strength"].agg(lambda own: tuple(sorted(own)))
+    if shape.nunique() != 1:
+        raise SteerlabError("the layers of the sweep were measured at different strengths: measure a full grid.")
+    found: Any = sweep.groupby(["arm", "layer"], sort=False)["value"].agg(["mean", "max"])
+    return found.reset_index().rename(columns={"max": "best"})
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a score ranks the layers of a sweep.
+
+    `correlation`: Spearman's over layers, the mean over languages with its interval; `each` the languages' own.
+    `chance`: what 95 % of orders of the layers stay below, the same order in all languages, since their profiles over
+    layers may be one and the same; `p` the share of orders that do as well. `lost`: what steering at the layer the
+    score prefers costs against the best layer, `lost_at_random` at a random layer.
+    """
+
+    correlation: Estimate
+    each: dict[str, float]
+    chance: float
+    p: float
+    lost: Estimate
+    lost_at_random: float
+
+
+def agreement(scores: pd.DataFrame, measured: pd.DataFrame, predictor: str, seed: int = 0) -> Agreement:
+    """Compare the column `predictor` of `scores` with the column "mean" of `measured`, language by language.
+
+    A language whose layers all have one value has no correlation and is left out with a reason; it still counts in
+    what is lost. Raises `SteerlabError` where the two tables differ in languages or layers.
+    """
+    both = [t.pivot(index="arm", columns="layer", values=v) for t, v in ((scores, predictor), (measured, "mean"))]
+    if set(both[0].index) != set(both[1].index) or set(both[0].columns) != set(both[1].columns):
+        raise SteerlabError(
+            f"scores of {len(both[0])} languages x {both[0].shape[1]} layers and a sweep of {len(both[1])} x {both[1].shape[1]} "
+            "were given: both must cover the same languages and layers."
+        )
+    codes, columns = sorted(both[0].index), sorted(both[0].columns)
+    told, truth = (table.loc[codes, columns].to_numpy(float) for table in both)
+    product = np.einsum("ki,kj->kij", _standard(told), _standard(truth))  # Spearman is its diagonal, summed
+    each = np.trace(product, axis1=1, axis2=2)
+    mean = np.nanmean(product, axis=0) if not np.isnan(each).all() else np.full(product.shape[1:], np.nan)
+    orders = _orders(len(columns), seed)
+    null = mean[orders, np.arange(len(columns))].sum(1)
+    lost = truth.max(1) - truth[np.arange(len(codes)), told.argmax(1)]
+    return Agreement(
+        correlation=bootstrap(each, seed=seed),
+        each=dict(zip(codes, each.tolist(), strict=True)),
+        chance=float(np.quantile(null, 0.95)),
+        p=float((null >= np.trace(mean) - 1e-12).mean()) if not np.isnan(mean).any() else math.nan,
+        lost=bootstrap(lost, seed=seed),
+        lost_at_random=float((truth.max(1, keepdims=True) - truth).mean()),
+    )
+
+
+def _standard(values: Float[np.ndarray, "k l"]) -> Float[np.ndarray, "k l"]:
+    """Ranks over layers with mean 0 and norm 1; NaN where all are equal."""
+    ranks = stats.rankdata(values, axis=1)
+    ranks = ranks - ranks.mean(1, keepdims=True)
+    size = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.divide(ranks, size, out=np.full_like(ranks, np.nan), where=size > 0)
+
+
+def _orders(n: int, seed: int) -> Int[np.ndarray, "m n"]:
+    """Every order of n layers, or 10,000 random ones and the given one where there are too many."""
+    if n <= _ALL_ORDERS:
+        return np.array(list(itertools.permutations(range(n))))
+    drawn = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (10_000, 1)), axis=1)
+    return np.vstack([np.arange(n), drawn])
+
+
+def sweep_cost(texts: int, prompt_tokens: float, new_tokens: float) -> Cost:
+    """What writing `texts` texts of `new_tokens` tokens behind prompts of `prompt_tokens` costs: one pass per new token,
+    the first of which reads the prompt.
+    """
+    return Cost(round(texts * new_tokens), round(texts * (prompt_tokens + new_tokens - 1)))
