@@ -37,6 +37,9 @@ def test_of_arms_within_five_points_the_most_diverse_wins_then_the_weaker_then_t
     )
     assert (best["layer"], best["strength"]) == (4, 0.3)
     assert tune.best_language(_scores((0, 1.5, 1.0, 0.1), (1, 0.3, 0.5, 0.9)))["strength"] == 1.5
+    endless = pd.concat([_scores((0, 1.5, 1.0, 0.9), ended=0.1), _scores((1, 0.6, 1.0, 0.7), ended=0.6)])
+    assert tune.best_language(endless)["strength"] == 0.6
+    assert tune.best_language(endless.assign(ended=0.2))["strength"] == 1.5  # none ends: then none is refused
 
 
 def _quality(*rows: tuple[int, float, float, float]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from steerlab.layer_choice import (
     agreement,
     lens_score,
     measured_layers,
+    noise_ceiling,
     probe_score,
     read_streams,
     reliability_score,
@@ -135,6 +136,16 @@ def test_a_sweep_becomes_one_number_per_layer() -> None:
     )
     with pytest.raises(SteerlabError, match="measured at different strengths"):
         measured_layers(sweep.iloc[:3])
+
+
+def test_a_sweep_of_many_texts_repeats_itself_and_one_of_few_does_not() -> None:
+    rng = np.random.default_rng(5)
+    place = [(f"l{k}", layer, s) for k in range(4) for layer in range(6) for s in (0.5, 1.0)]
+    sweep = pd.DataFrame(place, columns=["arm", "layer", "strength"]).assign(value=rng.uniform(0.2, 0.8, 48))
+    ceilings = [noise_ceiling(sweep.sample(frac=1, random_state=0).assign(n=n)) for n in (4, 40, 4000)]
+    assert 0.2 < ceilings[0] < ceilings[1] < ceilings[2] and ceilings[2] > 0.97
+    flat = sweep.assign(value=0.5 + 1e-6 * rng.random(48), n=40)
+    assert abs(noise_ceiling(flat, draws=1000)) < 0.1
 
 
 def tables(told: np.ndarray, truth: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -25,6 +25,7 @@ from steerlab.loading import load
 from steerlab.model import TracedModel
 from steerlab.tasks import TASKS, postprocess, prompt
 
+TOKENS = 56  # most sentences of the bundled model end within as many
 STRENGTHS = (0.3, 0.6, 1.0, 1.5)
 QUALITY_STRENGTHS = (0.15, 0.4)
 SLACK = 0.05  # arms within five points of the best share are as good; the most diverse of them is taken
@@ -41,15 +42,16 @@ def language_sweep(
     strengths: Sequence[float] = STRENGTHS,
     samples: int = 3,
 ) -> pd.DataFrame:
-    """Share of texts in the target language and distinct-2, for every language vector x layer x strength, behind
+    """Share of texts in the target language, distinct-2 and share of texts that end, for every language vector x layer x strength, behind
     prompts that name no language.
     """
     vectors = {code: bundled_vectors()[f"language-{code}"] for code in codes}
     arms = grid(vectors, range(model.n_layers), strengths)
-    texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=40), progress=True)
+    texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=TOKENS), progress=True)
     texts["text"] = texts["text"].map(postprocess)
     share = score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
-    return share.assign(distinct_2=_spread(texts)["value"])
+    ended = texts.groupby(["arm", "layer", "strength"], sort=False)["ended"].mean()
+    return share.assign(distinct_2=_spread(texts)["value"], ended=ended.to_numpy(float))
 
 
 def _spread(texts: pd.DataFrame) -> pd.DataFrame:
@@ -58,8 +60,13 @@ def _spread(texts: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_language(scores: Any) -> Any:
-    """The most diverse row among those within `SLACK` of the best share; ties go to the weaker, then the earlier layer."""
+    """The most diverse row among those within `SLACK` of the best share whose texts come to an end; ties go to the weaker, then the
+    earlier layer.
+
+    Too strong a push keeps a model from ever ending: where at least half the texts of some arm near the best end, so must the chosen's.
+    """
     near = scores[scores["value"] >= scores["value"].max() - SLACK]
+    near = near[near["ended"] >= min(0.5, near["ended"].max())]
     return near.sort_values(["distinct_2", "strength", "layer"], ascending=[False, True, True], kind="stable").iloc[0]
 
 

@@ -33,7 +33,11 @@ def run(out: Path, per_label: int, seed: int, progress: bool) -> tuple[list[dict
     """Write, measure, draw. Returns the summary rows and the figure's path."""
     model = load()
     config = SynthesisConfig(
-        LANGUAGES, ("topic", "sentiment"), per_label=per_label, source="sample", settings=Settings(seed=seed)
+        LANGUAGES,
+        ("topic", "sentiment"),
+        per_label=per_label,
+        source="sample",
+        settings=Settings(seed=seed, max_new_tokens=96),
     )
     by_kind = {
         kind: interventions(Steering(kind), LANGUAGES, model, seed) for kind in ("language", "quality", "random")
