@@ -5,8 +5,10 @@ of telling the language on single tokens, split-half reliability, KL of the next
 the rule "the earlier the better", each against the measured sweep (steerlab/bundled/vectors/sweep.csv: share of texts
 in the language by vector, layer and strength, mean over strengths): Spearman's rank correlation over layers, mean
 over the twelve languages with a bootstrap interval over languages. Chance permutes the layers, the same way in all
-languages. The mean of all four ranks was named the predictor before its correlation was looked at. Also: what a
-layer chosen by score loses against the best one, and what sweep and predictor cost.
+languages. The mean of the four ranks was named the predictor before any correlation was looked at; the gain of the
+language's tokens in the steered model, which costs nothing more, was added after a first look. Also: what a
+layer chosen by score loses against the best one, what sweep and predictor cost, and how well the sweep would rank
+the layers of the sweep measured anew (binomial draws of its shares).
 
     python -m analyses.layer_predictor            # about 2 minutes on one core
     python -m analyses.layer_predictor --redraw   # from figures/*.csv, without a model
@@ -29,19 +31,12 @@ from analyses.lens_polyglot import sample_texts
 from steerlab import figures
 from steerlab.bridge import readout
 from steerlab.bundled.corpus import LANGUAGES
-from steerlab.bundled.tune import task_prompts
+from steerlab.bundled.tune import TOKENS, task_prompts
 from steerlab.bundled.vectors import bundled_vectors
 from steerlab.commands.synthesize import recommended
+from steerlab.evaluation.ranking import Agreement, agreement, measured_layers, noise_ceiling
 from steerlab.generation import Request, Settings, generate
-from steerlab.layer_choice import (
-    PREDICTORS,
-    Agreement,
-    Scoring,
-    agreement,
-    measured_layers,
-    score_layers,
-    sweep_cost,
-)
+from steerlab.layer_choice import PREDICTORS, Scoring, score_layers, sweep_cost
 from steerlab.loading import load
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention
@@ -53,6 +48,7 @@ NAMES = {
     "probe": "probe\nAUROC",
     "reliability": "split-half\nreliability",
     "kl": "KL",
+    "gain": "gain of the\nlanguage",
     "depth": "earlier is\nbetter",
 }
 
@@ -62,7 +58,7 @@ class Config:
     """How to score, and how long the texts of the sweep may be (as in steerlab.bundled.tune)."""
 
     scoring: Scoring = field(default_factory=Scoring)
-    max_new_tokens: int = 40
+    max_new_tokens: int = TOKENS
     seed: int = 0
 
 
@@ -87,7 +83,7 @@ def text_length(config: Config, model: TracedModel) -> float:
 
 
 def compute(config: Config, model: TracedModel, sweep: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """One row per language and layer: every score, the measured mean and best share; and the two costs."""
+    """One row per language and layer: every score, the measured mean and best share; the two costs, and the ceiling."""
     vectors = {code: bundled_vectors()[f"language-{code}"] for code in LANGUAGES}
     prompts = task_prompts(None)
     scores, cost = score_layers(model, readout(model), vectors, sample_texts(), prompts, config.scoring)
@@ -95,7 +91,7 @@ def compute(config: Config, model: TracedModel, sweep: pd.DataFrame) -> tuple[pd
     table = scores.merge(measured, on=["arm", "layer"], how="outer", validate="one_to_one")
     length = float(np.mean([len(row) for row in model.token_rows(prompts, chat=True)]))
     written = sweep_cost(int(sweep["n"].sum()), length, text_length(config, model))
-    return table, {"predictor": asdict(cost), "sweep": asdict(written)}
+    return table, {"predictor": asdict(cost), "sweep": asdict(written), "ceiling": noise_ceiling(sweep)}
 
 
 def compare(table: pd.DataFrame, seed: int = 0) -> dict[str, Agreement]:
@@ -112,7 +108,7 @@ def summary(found: dict[str, Agreement]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(table: Any, cost: dict[str, Any], seed: int = 0) -> Figure:
+def draw(table: Any, facts: dict[str, Any], seed: int = 0) -> Figure:
     """Left: rank correlation with the sweep beside chance. Right: points lost by choosing the layer by score."""
     found, order = compare(table, seed), list(NAMES)
     points = summary(found)
@@ -125,12 +121,13 @@ def draw(table: Any, cost: dict[str, Any], seed: int = 0) -> Figure:
     marks = [found[name].chance for name in order]
     left.plot(range(len(order)), marks, ls="", marker="_", ms=16, color="grey", label="95 % of layer orders stay below")
     left.axhline(0, color="black", lw=0.8)
+    left.axhline(facts["ceiling"], color="black", ls="--", lw=1, label="the sweep measured anew")
     left.set(ylabel="rank correlation with the sweep", ylim=(-1.4, 1.05))
     left.legend(loc="lower left", fontsize=7.5)
     right.axhline(100 * found["depth"].lost_at_random, color="grey", ls=":", lw=1.2, label="a layer at random")
     right.set_ylabel("lost against the best layer (points)")
     right.legend(fontsize=7.5)
-    whole, tokens = found["combined"], cost["sweep"]["tokens"] / cost["predictor"]["tokens"]
+    whole, tokens = found["combined"], facts["sweep"]["tokens"] / facts["predictor"]["tokens"]
     verdict = "above chance" if whole.correlation.value > whole.chance else "not above chance"
     left.set_title(
         f"Mean of the four scores: correlation\n{whole.correlation.value:.2f}, {verdict} (p = {whole.p:.2g})"
@@ -149,13 +146,16 @@ def main() -> None:
         record = json.loads((FOLDER / f"{NAME}.json").read_text(encoding="utf-8"))
     else:
         config, model = Config(), load()
-        table, cost = compute(config, model, read_sweep())
-        record = {**asdict(config), "model_revision": model.revision, "cost": cost}
-    paths = figures.save(draw(table, record["cost"], record["seed"]), table, FOLDER, NAME, record)
+        table, facts = compute(config, model, read_sweep())
+        record = {**asdict(config), "model_revision": model.revision, "facts": facts}
+    paths = figures.save(draw(table, record["facts"], record["seed"]), table, FOLDER, NAME, record)
     for name, own in compare(table, record["seed"]).items():
-        print(f"{name:<12} correlation {own.correlation}  chance {own.chance:.2f}  p {own.p:.3f}  lost {own.lost:.3f}")
+        print(
+            f"{name:<12} correlation {own.correlation}  chance {own.chance:.2f}  p {own.p:.3f}  lost {own.lost:.3f}"
+            f" (random {own.lost_at_random:.3f})"
+        )
         print(" " * 12, {code: round(value, 2) for code, value in own.each.items()})
-    print(record["cost"])
+    print(record["facts"])
     print("\n".join(map(str, paths)))
 
 

@@ -2,9 +2,9 @@
 
 At every layer of polyglot-mini, for the twelve language vectors and a random direction of the same norms: the tokens
 the direction promotes and suppresses by the logit lens; how many of the promoted ones are typical of the language
-(from counts in the 54 bundled sample texts of each, which miss rarer words; no vector was fitted on them); how far that order agrees with the exact
-change of logits at half the stream's norm; direct against total effect and KL of the next token behind nine task
-prompts that name no language.
+(from counts in its 54 bundled sample texts, which miss rarer words; no vector was fitted on them); how far that order
+agrees with the exact change of logits at half the stream's norm; direct against total effect and KL of the next token
+behind nine task prompts that name no language.
 
     python -m analyses.lens_polyglot              # about 2 minutes on one core
     python -m analyses.lens_polyglot --redraw     # from figures/*.csv, without a model

@@ -6,7 +6,7 @@ spacing and first-letter case are normalised on both sides. Pairs stay in one fo
 direction and of a logistic probe on mean-pooled activations at every layer, beside shuffled labels, character
 n-grams and length. Only texts that neither the model nor the bundled vectors have seen.
 
-    python -m analyses.quality_direction --data DIR          # about 15 minutes on 2 cores
+    python -m analyses.quality_direction --data DIR          # about 4 minutes on one core
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def draw(table: Any) -> Figure:
     ahead = int((wins["logistic"] > wins["character n-grams"]).sum())
     figure.suptitle(
         f"Back-translated Slovene: best probe {top['value']:.2f}, character n-grams {text:.2f}. Corrupted tokens:\n"
-        f"the probe reads them at {wins['logistic'].min():.2f} to {wins['logistic'].max():.2f} above n-grams in {ahead} of 12",
+        f"the probe reads them at {wins['logistic'].min():.2f} to {wins['logistic'].max():.2f}, above n-grams in {ahead} of 12",
         fontsize=10, fontweight="bold", x=0.01, ha="left",
     )  # fmt: skip
     return figure
