@@ -18,40 +18,41 @@ from steerlab.vectors import SteeringVector
 
 def quality_rows(
     nulls: shared.Nulls,
-    language: dict[str, SteeringVector],
-    quality: dict[str, SteeringVector],
+    language: Mapping[str, SteeringVector],
+    quality: Mapping[str, SteeringVector],
     layers: Sequence[int],
-    sure: dict[str, Tensor],
-    sure_quality: dict[str, Tensor],
+    sure: Mapping[str, Tensor],
+    sure_quality: Mapping[str, Tensor],
 ) -> list[dict[str, Any]]:
     """Cosine of a language vector with its own quality vector: each (null: random directions), and the mean of all (null:
     quality vectors permuted over the languages, two-sided p).
+
+    A quality vector named "sl back-translated" is a second one of sl: it has its own row and no part in the mean.
     """
-    rng, names = np.random.default_rng(nulls.seed), list(quality)
-    every = similarity.cosine_matrix([*(language[c] for c in names), *quality.values()])
+    names = [name for name in quality if name in language]
+    every = similarity.cosine_matrix([*(language[c] for c in names), *(quality[c] for c in names)])
     cross = every[:, : len(names), len(names) :].numpy()
+    rng, place = np.random.default_rng(nulls.seed), np.arange(len(names))
     orders = [rng.permutation(len(names)) for _ in range(nulls.permutations)]
     low, middle, high = similarity.random_cosine_quantiles(next(iter(quality.values())).d_model)
-    rows = []
+    rows, ceilings = [], []
+    for name, vector in quality.items():
+        code = name.split(" ")[0]
+        ceiling = similarity.noise_ceiling(torch.stack([sure[code], sure_quality[name]], dim=-1))[:, 0, 1]
+        ceilings += [ceiling] if name in names else []
+        for layer, value, top in zip(layers, similarity.cosine_curve(language[code], vector), ceiling, strict=True):
+            more = {"null": middle, "null_low": low, "null_high": high, "ceiling": float(top), "n": 1}
+            rows.append(shared.row("language and quality", name, layer, float(value), **more))
     for at, layer in enumerate(layers):
-        ceiling = [
-            float(similarity.noise_ceiling(torch.stack([sure[c][at], sure_quality[c][at]]))[0, 1]) for c in names
-        ]
-        own = cross[at].diagonal()
-        found = bootstrap(own.copy(), seed=nulls.seed)
-        null = np.array([cross[at][np.arange(len(names)), order].mean() for order in orders])
-        bounds = np.quantile(null, (0.025, 0.975)).tolist()
-        chance = {"null": float(null.mean()), "null_low": bounds[0], "null_high": bounds[1]}
-        chance["p"] = (1 + int((np.abs(null - null.mean()) >= abs(found.value - null.mean())).sum())) / (1 + len(null))
-        rows.append(
-            shared.row(
-                "language and quality", "mean", layer, found.value, low=found.low, high=found.high, n=len(names),
-                ceiling=float(np.nanmean(ceiling)), **chance,
-            )
-        )  # fmt: skip
-        for code, value, top in zip(names, own, ceiling, strict=True):
-            more = {"null": middle, "null_low": low, "null_high": high, "ceiling": top, "n": 1}
-            rows.append(shared.row("language and quality", code, layer, float(value), **more))
+        found = bootstrap(cross[at].diagonal().copy(), seed=nulls.seed)
+        null = np.array([cross[at][place, order].mean() for order in orders])
+        middle, reach = float(null.mean()), abs(found.value - float(null.mean()))
+        low, high = np.quantile(null, (0.025, 0.975)).tolist()
+        chance = {"null": middle, "null_low": low, "null_high": high}
+        chance["p"] = (1 + int((np.abs(null - middle) >= reach).sum())) / (1 + len(null))
+        chance["ceiling"] = float(torch.stack(ceilings)[:, at].nanmean())
+        bounds = {"low": found.low, "high": found.high, "n": len(names)}
+        rows.append(shared.row("language and quality", "mean", layer, found.value, **bounds, **chance))
     return rows
 
 

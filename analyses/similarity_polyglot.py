@@ -101,11 +101,9 @@ def compute(
     quality = {name: reliability.contrast_fit(*both, name=name) for name, both in sides.items()}
     layers, cosines = similarity.shared_layers(vectors), similarity.cosine_matrix(vectors)
     halves = [reliability.language_halves(means, seed, parallel=True) for seed in range(config.splits)]
-    sure = {code: reliability.split_half([(a[code], b[code]) for a, b in halves]).mean(0) for code in names}
+    sure = {code: reliability.split_half([(a[code], b[code]) for a, b in halves]) for code in names}
     sure_quality = {
-        name: reliability.split_half(
-            [reliability.contrast_halves(*both, seed=seed) for seed in range(config.splits)]
-        ).mean(0)
+        name: reliability.split_half([reliability.contrast_halves(*both, seed=seed) for seed in range(config.splits)])
         for name, both in sides.items()
     }
     ceilings = similarity.noise_ceiling(torch.stack([sure[code] for code in names], dim=1))
@@ -114,10 +112,7 @@ def compute(
     rows += shared.tree_rows(names, cosines, layers, config.nulls, "a grouping has no noise ceiling")
     rows += shared.turn_rows(vectors, layers, config.nulls, "a vector and itself a layer later share their noise")
     rows += _noise_rows(config, means, names, layers, {"language": sure, "quality": sure_quality})
-    own = {code: quality[code] for code in names if code in quality}
-    rows += _language_quality.quality_rows(
-        config.nulls, dict(zip(names, vectors, strict=True)), own, layers, sure, sure_quality
-    )
+    rows += _language_quality.quality_rows(config.nulls, fitted, quality, layers, sure, sure_quality)
     rows += _language_quality.disjoint_rows(means, sides, {name: own[0] for name, own in pairs.items()}, layers)
     rows += _language_quality.subspace_rows(vectors, list(quality.values()), layers)
     rows += _model_rows(config, names, cosines, layers, llama)
@@ -130,21 +125,21 @@ def _noise_rows(
     """Reliability per layer (interval over vectors) beside that of vectors of shuffled texts, and the latter's cosines by
     kinship.
     """
-    split: list[Tensor] = []
+    null: list[Tensor] = []
     shuffled: list[Tensor] = []
     for seed in range(config.shuffles):
         mixed = reliability.shuffled_languages(means, seed, parallel=True)
-        a, b = reliability.language_halves(mixed, seed, parallel=True)
-        split += [reliability.split_half([(a[code], b[code])])[0] for code in names]
+        halves = [reliability.language_halves(mixed, split, parallel=True) for split in range(config.splits)]
+        null += [reliability.split_half([(a[code], b[code]) for a, b in halves]) for code in names]
         vectors = reliability.language_fit(mixed)
         shuffled.append(similarity.cosine_matrix([vectors[code] for code in names]))
-    null = torch.stack(split).numpy()
+    drawn_null = torch.stack(null).numpy()
     rows = []
     for series, own in sure.items():
         for at, layer in enumerate(layers):
             found = bootstrap(np.array([float(r[at]) for r in own.values()]), seed=config.nulls.seed)
-            low, high = np.quantile(null[:, at], (0.025, 0.975)).tolist()
-            chance = {"null": float(null[:, at].mean()), "null_low": low, "null_high": high}
+            low, high = np.quantile(drawn_null[:, at], (0.025, 0.975)).tolist()
+            chance = {"null": float(drawn_null[:, at].mean()), "null_low": low, "null_high": high}
             rows.append(
                 shared.row(
                     "reliability", series, layer, found.value, low=found.low, high=found.high, n=found.n, **chance
@@ -200,13 +195,14 @@ def draw(table: Any) -> Figure:
     best = shared.best_layer(table, "genus")
     shared.title(b, f"Tree and genera: {best['value']:.2f} at layer {best['layer']}")
     own = shared.of(table, "language and quality")
-    names = {"mean": "own quality vector"}
-    figures.lines(c, own, x="layer", series="series", series_order=("mean", "halves, disjoint texts"), names=names)
+    names = {"mean": "own quality vector", "halves, disjoint texts": "disjoint halves", BACK: "sl, back-transl."}
+    order = [series for series in names if series in set(own["series"])]
+    figures.lines(c, own, x="layer", series="series", series_order=order, names=names)
     mean = shared.of(own, "language and quality", "mean")
     figures.null_band(c, mean, x="layer", label="another's quality")
     c.plot(mean["layer"], mean["ceiling"], color="black", ls="--", lw=1, label="noise ceiling")
     c.set(xlabel="layer", ylabel="cosine of language and quality")
-    shared.legend(c)
+    shared.legend(c, room=0.28)
     shared.title(c, f"Language and quality: {mean['value'].min():.2f} to {mean['value'].max():.2f}")
     sure = shared.of(table, "reliability")
     figures.lines(d, sure, x="layer", series="series", series_order=("language", "quality"))
@@ -214,18 +210,13 @@ def draw(table: Any) -> Figure:
     d.set(xlabel="layer", ylabel="split-half reliability")
     shared.legend(d)
     least = sure.groupby("series")["value"].min()
-    shared.title(d, f"Reliability: language {least['language']:.2f}, quality {least['quality']:.2f} at least")
-    sign = (
-        "opposed to"
-        if mean["high"].max() < 0
-        else "aligned with"
-        if mean["low"].min() > 0
-        else "neither with nor against"
-    )
+    shared.title(d, f"Reliable: {least['language']:.2f} language, {least['quality']:.2f} quality")
+    opposed, aligned = mean["high"].max() < mean["null_low"].min(), mean["low"].min() > mean["null_high"].max()
+    sign = "against" if opposed else "along" if aligned else "neither along nor against"
     shared.headline(
         figure,
-        f"polyglot-mini: relatives' directions are alike (cosine {top['value']:.2f}; languages permuted, up to {top['null_high']:.2f}),\n"
-        f"and a language's direction is {sign} its quality direction",
+        f"polyglot-mini: relatives' directions are alike (cosine {top['value']:.2f}; languages permuted\n"
+        f"{top['null_high']:.2f}), and a language's direction points {sign} its own quality direction",
     )
     return figure
 
