@@ -195,7 +195,7 @@ def _quality(origin: Origin, rows: Sequence[Mapping[str, Any]], filtered: bool) 
     own = [m for m in origin.metrics if (m["language"], m["task"], m["condition"]) in kept]
     if not own:
         return "Not measured. `steerlab evaluate` measures it.\n"
-    found = pd.DataFrame(own)[list(table.COLUMNS)].astype({"value": float, "low": float, "high": float})
+    found: Any = pd.DataFrame(own)[list(table.COLUMNS)].astype({"value": float, "low": float, "high": float})
     chosen = [name for name in (*METRICS, *SCORES) if name in set(found["metric"])]
     note = "The numbers are those of the whole run, before texts were left out.\n\n" if filtered else ""
     return (

@@ -1,18 +1,18 @@
-"""Which layer to steer at, told without writing a text: four scores per layer, and how well they rank a measured sweep.
+"""Which layer to steer at, told without writing a text: scores per layer from forward passes alone.
 
 The scores of a vector at a layer, higher meaning "steer here": *lens*, what adding it does there to the log-probability
 of the language's tokens, by the logit lens; *probe*, how well the language is told from the others on single tokens;
 *reliability*, the cosine of vectors fitted on two halves of texts; *kl*, how far it moves the next-token distribution
-behind the prompts. *combined* is the mean of their ranks over layers, *depth* (earlier is better) the rule to beat.
+behind the prompts. *combined* is the mean of their ranks over layers. Beside them *gain*, what adding the vector does to
+the log-probability of the language's tokens when the later blocks run, and *depth*, the rule "the earlier the better".
+How well a score ranks a measured sweep: `evaluation.ranking`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ from steerlab import lens, probes
 from steerlab.bridge import Readout
 from steerlab.capture import passes, select
 from steerlab.errors import SteerlabError
-from steerlab.evaluation.stats import Estimate, bootstrap
 from steerlab.model import TracedModel
 from steerlab.pieces import count_tokens, typical_tokens
 from steerlab.reliability import TextMeans, language_halves, split_half
@@ -34,8 +33,7 @@ from steerlab.types import ALL, Site
 from steerlab.vectors import SteeringVector
 
 SCORES = ("lens", "probe", "reliability", "kl")
-PREDICTORS = (*SCORES, "combined", "depth")
-_ALL_ORDERS = 7  # up to so many layers every permutation is tried
+PREDICTORS = (*SCORES, "combined", "gain", "depth")
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def reliability_score(reading: TextReading, repeats: int = 20, seed: int = 0) ->
     """
     parallel = len({len(own.tokens) for own in reading.means.values()}) == 1
     halves = [language_halves({"texts": reading.means}, seed + repeat, parallel) for repeat in range(repeats)]
-    return np.stack([split_half([(a[code], b[code]) for a, b in halves]).mean(0).numpy() for code in reading.means])
+    return np.stack([split_half([(a[code], b[code]) for a, b in halves]).numpy() for code in reading.means])
 
 
 @dataclass(frozen=True)
@@ -182,99 +180,26 @@ def score_layers(
     reading = read_streams(model, ordered, how.per_text)
     typical = typical_tokens(count_tokens(model, ordered), how.least)
     streams = lens.prompt_streams(model, prompts, [Site(layer) for layer in layers])
-    moved = lens.kl_effect(model, readout, vectors, prompts, layers, [how.fraction])["value"].to_numpy()
+    pushes = [Intervention(v, n, strength=how.fraction, unit="residual") for v in vectors.values() for n in layers]
+    plain, *steered = lens.final_streams(model, prompts, [(), *((push,) for push in pushes)])
     steady = reliability_score(reading, seed=how.seed)
     rows = []
     for row, code in enumerate(codes):
+        own = steered[row * len(layers) : (row + 1) * len(layers)]
+        base, *masses = (lens.log_mass(readout.logits(h), typical[row]) for h in (plain, *own))
         by = {
             "lens": lens_score(readout, streams, vectors[code], typical[row], how.fraction),
             "probe": probe_score(reading, row, how.probe, how.seed),
             "reliability": steady[row],
-            "kl": moved.reshape(len(codes), -1)[row],
+            "kl": [lens.kl(readout, plain, h).mean() for h in own],
+            "gain": [float((mass - base).mean()) for mass in masses],
             "depth": -np.arange(float(len(layers))),
         }
         by["combined"] = np.mean([stats.rankdata(by[name]) for name in SCORES], axis=0)
         rows += [{"arm": code, "layer": n, **{name: float(by[name][n]) for name in PREDICTORS}} for n in layers]
     length = sum(len(row) for row in model.token_rows(prompts, chat=True))
-    times = len(rows) + 2  # the prompts once for the lens, and for the KL once per vector and layer and once unsteered
+    times = len(pushes) + 2  # the prompts once for the lens, once unsteered, and once per vector and layer
     return pd.DataFrame(rows), reading.cost + Cost(len(prompts) * times, length * times)
-
-
-def measured_layers(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Per arm and layer of a sweep (columns arm, layer, strength, value) the mean value over strengths, and the best.
-
-    The mean tells layers apart where the best strength of each reaches the ceiling. Raises `SteerlabError` where layers
-    were measured at different strengths.
-    """
-    shape: Any = sweep.groupby(["arm", "layer"])["strength"].agg(lambda own: tuple(sorted(own)))
-    if shape.nunique() != 1:
-        raise SteerlabError("the layers of the sweep were measured at different strengths: measure a full grid.")
-    found: Any = sweep.groupby(["arm", "layer"], sort=False)["value"].agg(["mean", "max"])
-    return found.reset_index().rename(columns={"max": "best"})
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well a score ranks the layers of a sweep.
-
-    `correlation`: Spearman's over layers, the mean over languages with its interval; `each` the languages' own.
-    `chance`: what 95 % of orders of the layers stay below, the same order in all languages, since their profiles over
-    layers may be one and the same; `p` the share of orders that do as well. `lost`: what steering at the layer the
-    score prefers costs against the best layer, `lost_at_random` at a random layer.
-    """
-
-    correlation: Estimate
-    each: dict[str, float]
-    chance: float
-    p: float
-    lost: Estimate
-    lost_at_random: float
-
-
-def agreement(scores: pd.DataFrame, measured: pd.DataFrame, predictor: str, seed: int = 0) -> Agreement:
-    """Compare the column `predictor` of `scores` with the column "mean" of `measured`, language by language.
-
-    A language whose layers all have one value has no correlation and is left out with a reason; it still counts in
-    what is lost. Raises `SteerlabError` where the two tables differ in languages or layers.
-    """
-    both = [t.pivot(index="arm", columns="layer", values=v) for t, v in ((scores, predictor), (measured, "mean"))]
-    if set(both[0].index) != set(both[1].index) or set(both[0].columns) != set(both[1].columns):
-        raise SteerlabError(
-            f"scores of {len(both[0])} languages x {both[0].shape[1]} layers and a sweep of {len(both[1])} x {both[1].shape[1]} "
-            "were given: both must cover the same languages and layers."
-        )
-    codes, columns = sorted(both[0].index), sorted(both[0].columns)
-    told, truth = (table.loc[codes, columns].to_numpy(float) for table in both)
-    product = np.einsum("ki,kj->kij", _standard(told), _standard(truth))  # Spearman is its diagonal, summed
-    each = np.trace(product, axis1=1, axis2=2)
-    mean = np.nanmean(product, axis=0) if not np.isnan(each).all() else np.full(product.shape[1:], np.nan)
-    orders = _orders(len(columns), seed)
-    null = mean[orders, np.arange(len(columns))].sum(1)
-    lost = truth.max(1) - truth[np.arange(len(codes)), told.argmax(1)]
-    return Agreement(
-        correlation=bootstrap(each, seed=seed),
-        each=dict(zip(codes, each.tolist(), strict=True)),
-        chance=float(np.quantile(null, 0.95)),
-        p=float((null >= np.trace(mean) - 1e-12).mean()) if not np.isnan(mean).any() else math.nan,
-        lost=bootstrap(lost, seed=seed),
-        lost_at_random=float((truth.max(1, keepdims=True) - truth).mean()),
-    )
-
-
-def _standard(values: Float[np.ndarray, "k l"]) -> Float[np.ndarray, "k l"]:
-    """Ranks over layers with mean 0 and norm 1; NaN where all are equal."""
-    ranks = stats.rankdata(values, axis=1)
-    ranks = ranks - ranks.mean(1, keepdims=True)
-    size = np.linalg.norm(ranks, axis=1, keepdims=True)
-    return np.divide(ranks, size, out=np.full_like(ranks, np.nan), where=size > 0)
-
-
-def _orders(n: int, seed: int) -> Int[np.ndarray, "m n"]:
-    """Every order of n layers, or 10,000 random ones and the given one where there are too many."""
-    if n <= _ALL_ORDERS:
-        return np.array(list(itertools.permutations(range(n))))
-    drawn = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (10_000, 1)), axis=1)
-    return np.vstack([np.arange(n), drawn])
 
 
 def sweep_cost(texts: int, prompt_tokens: float, new_tokens: float) -> Cost:

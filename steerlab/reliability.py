@@ -140,15 +140,14 @@ def contrast_halves(
     return first, second
 
 
-def split_half(halves: Sequence[tuple[SteeringVector, SteeringVector]]) -> Float[Tensor, "r l"]:
-    """Reliability per split and layer: the cosine of the two halves, raised to all texts by `spearman_brown`.
+def split_half(halves: Sequence[tuple[SteeringVector, SteeringVector]]) -> Float[Tensor, "l"]:
+    """Reliability per layer: the mean cosine of the two halves over all splits, raised to all texts by `spearman_brown`.
 
-    About 0 for noise, near 1 for a direction that the texts settle. Splits of the same texts are not independent: their
-    spread is that of the splitting, not of new texts.
+    About 0 for noise, near 1 for a direction that the texts settle.
     """
     if not halves:
         raise SteerlabError("no halves were given: give at least one split.")
-    return spearman_brown(torch.stack([cosine_curve(a, b) for a, b in halves]))
+    return spearman_brown(torch.stack([cosine_curve(a, b) for a, b in halves]).mean(0))
 
 
 def _two(order: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "h"], Int[np.ndarray, "k"]]:

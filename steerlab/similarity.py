@@ -128,10 +128,11 @@ def spearman_brown(half: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
 
     For vectors r is the cosine of the two estimates on disjoint halves of the texts: noise that is independent
     between the halves adds the same squared length to both, and half as much to the estimate on everything. What
-    is 0 or below shows no signal; -1 has no value (NaN).
+    is 0 or below shows no signal; below 0 it is 2 r / (1 - r), so that noise scatters evenly between -1 and 1
+    (Krus and Helmstadter 1993).
     """
     r = half.double()
-    return torch.where(r > -1, 2 * r / (1 + r), float("nan"))
+    return 2 * r / (1 + r.abs())
 
 
 def noise_ceiling(reliability: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k k"]:

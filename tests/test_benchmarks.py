@@ -29,7 +29,7 @@ def _threads() -> object:
 
 
 def test_the_benchmarks_are_found() -> None:
-    assert {"capture", "generate", "sweep", "memory"} == NAMES
+    assert {"capture", "generate", "sweep", "memory", "study"} == NAMES
 
 
 @pytest.mark.slow

@@ -167,11 +167,11 @@ def test_few_shot_prompts_hold_five_others_of_the_label(tokenizer: Tokenizer) ->
         asked, own = tokenizer.decode(ids[2 : start - 1]), tokenizer.decode(ids[start:-1])
         code = own[:2]
         if "Example" not in asked:  # its own text was among the five drawn
-            assert asked == corpus.plain_prompt(code)
+            assert asked == tasks.prompt("topic", "sports", code)
             continue
         shown += 1
         assert asked.count("Example ") == 5 and f"{own}\n" not in asked + "\n"
-        assert asked.count(f"{code} text ") == 5 and "sports" in asked
+        assert asked.count(f": {code} text ") == 5 and "sports" in asked
     assert shown > 10
 
 

@@ -18,10 +18,9 @@ from tests.tiny import LAYERS, tiny
 FOLDER = Path(str(resources.files("steerlab.bundled"))) / "vectors"
 
 
-def _scores(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"arm": "jv", "layer": la, "strength": s, "value": v, "distinct_2": d} for la, s, v, d in rows]
-    )
+def _scores(*rows: tuple[int, float, float, float], ended: float = 0.8) -> pd.DataFrame:
+    facts = [{"arm": "jv", "layer": la, "strength": s, "value": v, "distinct_2": d} for la, s, v, d in rows]
+    return pd.DataFrame(facts).assign(ended=ended)
 
 
 def test_of_arms_within_five_points_the_most_diverse_wins_then_the_weaker_then_the_earlier() -> None:

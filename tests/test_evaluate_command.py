@@ -97,7 +97,7 @@ def test_human_texts_stop_training_and_make_the_ceiling_where_there_are_some(
     few = replace(some, train_texts=some.train_texts[:24], train_labels=some.train_labels[:24])
     monkeypatch.setattr(evaluate, "human_texts", lambda *words: few)
     classifier = Classifier(model, 1, 1, validation="human", ceiling=True, progress=False)
-    rows = evaluate.fine_tuned(read_rows(samples)[:12], shared, "", (), classifier)
+    rows: Any = evaluate.fine_tuned(read_rows(samples)[:12], shared, "", (), classifier)
     assert rows["metric"].tolist() == ["macro_f1_finetuned", "macro_f1_ceiling_finetuned"]
     assert rows["value"].notna().all() and (rows["n"] > 100).all()
     valid = evaluate._validation("nusax", "jv", "sentiment", shared, {some.test_texts[0]})

@@ -119,10 +119,10 @@ def test_a_seed_is_a_resample_and_decides_everything() -> None:
 
 def test_a_resample_keeps_the_size_of_every_label_and_pairs_equal_layouts() -> None:
     labels = ["a"] * 5 + ["b"] * 20
-    weight = downstream._resample(labels, 0)
+    weight = downstream.resample(labels, 0)
     assert weight[:5].sum() == 5 and weight[5:].sum() == 20
     assert (weight == 0).any() and (weight > 1).any()
-    backwards = downstream._resample(labels[::-1], 0)
+    backwards = downstream.resample(labels[::-1], 0)
     assert (backwards[20:] == weight[:5]).all() and (backwards[:20] == weight[5:]).all()
 
 

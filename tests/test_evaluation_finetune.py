@@ -43,9 +43,9 @@ TRAIN, VALIDATION, TEST = _made(12, 0), _made(12, 1), _made(10, 2)
 
 def _encoder(folder: Path) -> Path:
     """A tiny XLM-R with a byte tokenizer."""
-    config = transformers.XLMRobertaConfig(**{**COMMON, **WIDE, "max_position_embeddings": 40})
+    fields: dict[str, Any] = {**COMMON, **WIDE, "max_position_embeddings": 40}
     torch.manual_seed(0)
-    model = transformers.XLMRobertaModel(config)
+    model = transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**fields))
     for weight in model.parameters():
         if weight.ndim == 2:
             torch.nn.init.normal_(weight, std=0.15)

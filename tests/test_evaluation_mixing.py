@@ -40,7 +40,8 @@ def _row(found: mixing.Mixing, series: str, k: int) -> dict[str, Any]:
 
 
 def _curve(found: mixing.Mixing, series: str) -> list[float]:
-    own = found.table[found.table["series"] == series].sort_values("k")
+    own: Any = found.table[found.table["series"] == series]
+    own = own.sort_values("k")
     return own["value"].tolist()
 
 

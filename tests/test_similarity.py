@@ -181,8 +181,7 @@ def test_spearman_brown_foretells_the_reliability_of_everything_from_its_halves(
     assert float(got.mean()) == pytest.approx(1 / (1 + sigma**2), abs=0.01)
     whole = (halves[0] + halves[1]) / 2  # its cosine with the truth is the root of its reliability
     assert float(got.mean().sqrt()) == pytest.approx(float(cosine(whole, truth).mean()), abs=0.01)
-    assert spearman_brown(torch.tensor([1.0, 0.0, -1.0])).tolist()[:2] == [1.0, 0.0]
-    assert spearman_brown(torch.tensor([-1.0])).isnan().all()
+    assert spearman_brown(torch.tensor([1.0, 0.0, -1.0, 0.5])).tolist() == [1.0, 0.0, -1.0, pytest.approx(2 / 3)]
 
 
 def test_noise_ceilings_are_roots_of_products_and_missing_without_signal() -> None:

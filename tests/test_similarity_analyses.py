@@ -103,7 +103,15 @@ def test_a_clustered_figure_marks_every_row_and_null_bands_bound_the_null() -> N
         figures.plt.close(made)
 
 
-LETTERS = {"cs": "aeiouy", "sk": "aeiouk", "da": "mnrstl", "de": "mnrstd", "id": "bgjwzp", "en": "mnrsth"}
+LETTERS = {
+    "cs": "aeiouy",
+    "sk": "aeiouk",
+    "da": "mnrstl",
+    "de": "mnrstd",
+    "id": "bgjwzp",
+    "en": "mnrsth",
+    "sl": "aeiouz",
+}
 
 
 def _sentences(code: str, n: int) -> list[str]:
@@ -112,7 +120,7 @@ def _sentences(code: str, n: int) -> list[str]:
 
 
 def test_the_bundled_analysis_finds_languages_in_a_tiny_model_and_not_in_shuffled_texts() -> None:
-    texts = {"ntrex": {code: _sentences(code, 24) for code in ("cs", "sk", "da", "de", "en")}}
+    texts = {"ntrex": {code: _sentences(code, 24) for code in ("cs", "sk", "sl", "da", "de", "en")}}
     texts["nusax"] = {code: _sentences(code, 20) for code in ("en", "id")}
     pairs: polyglot.Pairs = {}
     for code in LETTERS:
@@ -120,21 +128,25 @@ def test_the_bundled_analysis_finds_languages_in_a_tiny_model_and_not_in_shuffle
         made = data.degraded_pairs(own, rate=0.5, seed=0)
         rows = [int(pair.id.rpartition("-")[2]) for pair in made]
         pairs[code] = polyglot._clean(rows, made.human, made.degraded)
+    pairs[polyglot.BACK] = ([], pairs["sl"][1], pairs["sl"][2])
+    assert polyglot.BACK.startswith("sl ")
     config = polyglot.Config(splits=3, shuffles=4, nulls=NULLS)
     matrix, table = polyglot.compute(config, tiny("llama"), texts, pairs)
     layers = tiny("llama").n_layers
-    assert len(matrix) == 15 and len(matrix.columns) == 2 + layers
+    assert len(matrix) == 21 and len(matrix.columns) == 2 + layers
     sure = shared.of(table, "reliability", "language")
     assert (sure["value"] > 0.9).all() and (sure["null"] < 0.5).all()
     kin = shared.of(table, "mean cosine", shared.KIN[0])
     assert (kin["value"] > 0).all() and (kin["ceiling"] > 0.9).all()
     mixed = shared.of(table, "mean cosine, texts shuffled", shared.KIN[0])
-    assert (mixed["high"] - mixed["low"] > 0).all() and (mixed["null"] == -1 / 5).all()
+    assert (mixed["high"] - mixed["low"] > 0).all() and (mixed["null"] == -1 / 6).all()
     quality = shared.of(table, "language and quality")
-    assert set(quality["series"]) == {"mean", *LETTERS, "halves, same texts", "halves, disjoint texts"}
+    assert set(quality["series"]) == {"mean", polyglot.BACK, *LETTERS, "halves, same texts", "halves, disjoint texts"}
     mean = shared.of(quality, "language and quality", "mean").set_index("layer")["value"]
     single = quality[quality["series"].isin(LETTERS)].groupby("layer")["value"].mean()
     np.testing.assert_allclose(mean, single)
+    back, own = (shared.of(quality, "language and quality", s)["value"].to_numpy() for s in (polyglot.BACK, "sl"))
+    np.testing.assert_allclose(back, own)  # the same pairs under the other name
     angles = shared.of(table, "subspaces", "smallest angle (degrees)")
     assert angles["value"].between(0, 90).all()
     assert "model agreement" not in set(table["measure"])

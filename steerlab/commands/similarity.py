@@ -73,9 +73,7 @@ def fitted(texts: Sequence[str], column: str, model: str, splits: int, seed: int
     means = {"texts": {name: reliability.text_means(traced, own, progress=progress) for name, own in sides.items()}}
     vectors = {f"language-{name}": vector for name, vector in reliability.language_fit(means).items()}
     halves = [reliability.language_halves(means, seed + split) for split in range(splits)]
-    sure = {
-        f"language-{name}": reliability.split_half([(a[name], b[name]) for a, b in halves]).mean(0) for name in sides
-    }
+    sure = {f"language-{name}": reliability.split_half([(a[name], b[name]) for a, b in halves]) for name in sides}
     return Compared(vectors, sure)
 
 

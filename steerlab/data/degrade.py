@@ -106,18 +106,20 @@ def learn_endings(texts: Sequence[str], longest: int = LONGEST_ENDING, stems: in
     return Endings(table, frozenset(lower), changed / max(count.total(), 1))
 
 
-def degrade_text(text: str, endings: Endings, rates: Rates | None = None, seed: int = 0, key: str | None = None) -> str:
+def degrade_text(text: str, endings: Endings, rates: Rates | None = None, seed: int = 0, key: str = "") -> str:
     """The text with some words given another ending, then some dropped, swapped with the next, or repeated.
 
     Punctuation around the text and a capital at its start stay where they are; white space becomes single spaces and letters
-    NFC. The result depends on (seed, key), the text and the learned endings alone, `key` being the text itself unless given,
-    and it is never empty. Raises `SteerlabError` on a blank text.
+    NFC. The result depends on seed, key, the text and the learned endings alone, and it is never empty.
+    Raises `SteerlabError` on a blank text.
     """
     plain = " ".join(unicodedata.normalize("NFC", text).split())
     if not plain:
         raise SteerlabError("a blank text was given to degrade: give at least one word.")
     rates = rates or Rates()
-    rng = random.Random(f"{seed}\x1f{text if key is None else key}")
+    rng = random.Random(
+        f"{seed}\x1f{key}\x1f{plain}"
+    )  # of the text as well: parallel texts share their ids, not their luck
     framed = _FRAME.fullmatch(plain)
     before, inner, after = framed.groups() if framed else ("", plain, "")
     first = _WORD.match(inner)
@@ -153,7 +155,7 @@ def degrade(
     pairs = []
     for name, text in zip(names, texts, strict=True):
         human = " ".join(unicodedata.normalize("NFC", text).split())
-        degraded = degrade_text(human, known, rates, seed, None if ids is None else name) if human else ""
+        degraded = degrade_text(human, known, rates, seed, "" if ids is None else name) if human else ""
         pairs.append(ContrastPair(name, human, degraded, SOURCE))
     return ContrastPairs.of(pairs)
 

@@ -97,7 +97,7 @@ def mixing_curves(
     for k in sorted({0, *(k for k in ks if k <= len(human[0]))}):
         alone, mixed = [], []
         for place, seed in enumerate(seeds):
-            rows = balanced_order(human[1], seed)[:k]
+            rows: list[int] = balanced_order(human[1], seed)[:k].tolist()
             part = [human[0][i] for i in rows], [human[1][i] for i in rows]
             if len(set(part[1])) > 1:
                 alone.append(judge.answers(part))
