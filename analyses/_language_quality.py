@@ -78,7 +78,8 @@ def disjoint_rows(
     for code in [name for name in sides if name in language[0]]:
         parity = np.array(rows[code]) % 2
         quality = [
-            reliability.contrast_fit(*(side.rows(np.flatnonzero(parity == k)) for side in sides[code])) for k in (0, 1)
+            reliability.contrast_fit(sides[code][0].rows(kept), sides[code][1].rows(kept))
+            for kept in (np.flatnonzero(parity == k) for k in (0, 1))
         ]
         for a in (0, 1):
             for b in (0, 1):

@@ -49,7 +49,7 @@ def row(measure: str, series: str, layer: int, value: float, **more: float | int
 
 def pair_table(names: Sequence[str], cosines: Float[Tensor, "l k k"], layers: Sequence[int]) -> pd.DataFrame:
     """One row per pair, one column per layer."""
-    first, second = np.triu_indices(len(names), 1)
+    first, second = (part.tolist() for part in np.triu_indices(len(names), 1))
     table = pd.DataFrame({"a": [names[i] for i in first], "b": [names[j] for j in second]})
     return table.join(pd.DataFrame(cosines[:, first, second].T.numpy(), columns=[str(layer) for layer in layers]))
 

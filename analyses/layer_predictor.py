@@ -90,7 +90,7 @@ def compute(config: Config, model: TracedModel, sweep: pd.DataFrame) -> tuple[pd
     measured = measured_layers(sweep)
     table = scores.merge(measured, on=["arm", "layer"], how="outer", validate="one_to_one")
     length = float(np.mean([len(row) for row in model.token_rows(prompts, chat=True)]))
-    written = sweep_cost(int(sweep["n"].sum()), length, text_length(config, model))
+    written = sweep_cost(int(sweep["n"].to_numpy().sum()), length, text_length(config, model))
     return table, {"predictor": asdict(cost), "sweep": asdict(written), "ceiling": noise_ceiling(sweep)}
 
 
@@ -114,7 +114,7 @@ def draw(table: Any, facts: dict[str, Any], seed: int = 0) -> Figure:
     points = summary(found)
     figure, (left, right) = figures.new(columns=2, height=3.9)
     for axes, measure, colour in ((left, "correlation", 1.0), (right, "lost", 100.0)):
-        own = points[points["measure"] == measure].copy()
+        own: Any = points[points["measure"] == measure].copy()
         own[["value", "low", "high"]] *= colour
         figures.dots(axes, own, place="predictor", series="measure", order=order, series_order=[measure])
         axes.set_xticks(range(len(order)), [NAMES[name] for name in order], fontsize=7.5)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -90,11 +91,12 @@ def compute_effects(config: Config, model: TracedModel, head: Readout) -> pd.Dat
             parts.append(table.assign(language=code, vector=kind))
             exact = lens.exact_promotion(model, head, vector, texts[code], config.strength)
             pairs = zip(lens.promotion(head, vector), exact, strict=True)
-            alike = [float(spearmanr(a.numpy(), b.numpy()).statistic) for a, b in pairs]
+            ranked: list[Any] = [spearmanr(a.numpy(), b.numpy()) for a, b in pairs]
+            alike = [float(one.statistic) for one in ranked]
             facts = {"strength": config.strength, "measure": "agreement", "language": code, "vector": kind}
             parts.append(pd.DataFrame({"layer": layers, "value": alike}).assign(**facts))
     order = ["vector", "language", "layer", "strength", "measure", "value", "low", "high", "n", "reason"]
-    return pd.concat(parts, ignore_index=True)[order]
+    return pd.concat(parts, ignore_index=True).reindex(columns=order)
 
 
 def over_languages(table: Any, name: str, **where: object) -> pd.DataFrame:
@@ -159,7 +161,7 @@ def draw_effects(table: Any, tokens: Any, config: Config) -> Figure:
         for s, name in zip(config.strengths, names, strict=True)
     ]
     figures.lines(kl, pd.concat(moved), x="layer", series="series", series_order=names)
-    top = moved[-1]["value"]
+    top: Any = moved[-1]["value"]
     kl.set(ylabel="KL from unsteered (nats)", yscale="log")
     kl.set_title(
         f"At {names[-1]} x the norm, layer {int(top.idxmax())} moves the\nnext token most, by {top.max():.1f} nats"
@@ -170,7 +172,7 @@ def draw_effects(table: Any, tokens: Any, config: Config) -> Figure:
     paths.append(over_languages(table, "random total", measure="total", vector="random"))
     figures.lines(gain, pd.concat(paths), x="layer", series="series", series_order=tuple(PATHS), names=PATHS)
     total, direct = (part["value"] for part in paths[:2])
-    best = int(total.idxmax())
+    best = int(np.argmax(total.to_numpy()))
     gain.set(ylabel="gain in log-probability (nats)")
     gain.set_title(
         f"Layer {best} lifts the language most:\n{total[best]:.1f} nats in total, {direct[best]:.1f} directly"

@@ -232,7 +232,7 @@ def effects(
     rows = []
     for layer, change, own in zip(vector.layers, changes, steered, strict=True):
         pushed = plain + change.numbers(layer)[0] * vector.at(layer).to(plain)
-        parts = [_compare(readout, *streams, targets) for streams in _some(readout, plain, pushed, own)]
+        parts = [_compare(readout, a, b, c, targets) for a, b, c in _some(readout, plain, pushed, own)]
         for measure in parts[0]:
             values = torch.cat([part[measure] for part in parts]).cpu().numpy()
             facts = {"layer": layer, "strength": float(strength), "measure": measure}

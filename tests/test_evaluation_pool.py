@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_every_subset_scores_as_if_it_stood_alone(parts: tuple[list[str], list[s
 def test_the_vendi_score_is_that_of_the_tfidf_vectors(parts: tuple[list[str], list[str], list[str], list[str]]) -> None:
     texts, labels, test, truth = parts
     rows = np.arange(20)
-    features = TextClassifier([texts[i] for i in rows], [labels[i] for i in rows]).vectoriser.transform(
+    features: Any = TextClassifier([texts[i] for i in rows], [labels[i] for i in rows]).vectoriser.transform(
         [texts[i] for i in rows]
     )
     got = NgramPool(texts, test, truth).judge(rows, [labels[i] for i in rows], [1]).vendi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +91,7 @@ def test_many_layers_are_permuted_at_random() -> None:
 
 def test_tables_that_do_not_match_are_refused() -> None:
     scores, measured = tables(np.random.default_rng(4).random((3, 4)), np.ones((3, 4)))
+    other: Any
     for other in (measured[measured["arm"] != "l00"], measured[measured["layer"] != 2]):
         with pytest.raises(SteerlabError, match="both must cover the same languages and layers"):
             agreement(scores, other, "score")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ LAST = LAYERS - 1
 @cache
 def made(family: str) -> tuple[TracedModel, Readout]:
     """A tiny model whose norms have gains and shifts of their own, and whose soft cap (Gemma-2) bites."""
-    changes = {"final_logit_softcapping": 2.0} if family == "gemma2" else {}
+    changes: dict[str, Any] = {"final_logit_softcapping": 2.0} if family == "gemma2" else {}
     hf = hf_model(family, **changes)
     source = torch.Generator().manual_seed(1)
     for name, weight in hf.named_parameters():
@@ -166,7 +167,7 @@ def test_direct_effect_is_the_run_with_later_blocks_frozen_and_total_the_run_its
 def test_kl_is_that_of_the_models_own_logits_and_zero_where_nothing_is_added() -> None:
     model, out = made("gemma2")
     both = {"v": vector(5), "w": vector(6)}
-    table = lens.kl_effect(model, out, both, TEXTS, (0, LAST), (0, 0.5), chat=False, token_budget=60)
+    table: Any = lens.kl_effect(model, out, both, TEXTS, (0, LAST), (0, 0.5), chat=False, token_budget=60)
     zero = table["strength"] == 0
     assert (table.loc[zero, ["value", "low", "high"]] == 0).all(axis=None) and zero.sum() == 4
     assert (table["n"] == len(TEXTS)).all() and list(table["arm"]) == ["v"] * 4 + ["w"] * 4

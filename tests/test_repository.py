@@ -190,7 +190,10 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
 
 def test_the_readme_names_only_targets_that_exist() -> None:
     named = set(
-        re.findall(r"(?<!contrast )\bmake ([a-z-]+)\b", "\n".join(re.findall(r"```.*?```|`[^`\n]+`", _readme(), flags=re.DOTALL)))
+        re.findall(
+            r"(?<!contrast )\bmake ([a-z-]+)\b",
+            "\n".join(re.findall(r"```.*?```|`[^`\n]+`", _readme(), flags=re.DOTALL)),
+        )
     )
     made = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
     assert named <= made

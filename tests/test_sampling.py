@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,7 +236,8 @@ def test_a_nucleus_is_what_transformers_sorting_everything_keeps(
     """Flat rows need thousands of tokens, peaked ones a few; a token at the very edge may differ by rounding, and ties stay together."""
     scores = (torch.randn(12, 3000, generator=torch.Generator().manual_seed(1)) * spread).to(dtype)
     scores[3, ::2] = -math.inf  # what top-k leaves out
-    got, want = nucleus(scores, mass), TopPLogitsWarper(mass)(torch.zeros(12, 1, dtype=torch.long), scores.float())
+    sorting: Any = TopPLogitsWarper(mass)
+    got, want = nucleus(scores, mass), sorting(torch.zeros(12, 1, dtype=torch.long), scores.float())
     kept, wanted = got.isfinite(), want.isfinite()
     assert torch.equal(got[kept], scores[kept])
     probability = scores.float().softmax(-1)

@@ -139,7 +139,7 @@ def test_the_numbers_of_a_cell_are_those_of_its_texts_alone(whole: tuple[Path, P
     own = [row for row in rows if row["condition"] == "quality/early/0.5"]
     judge = Judge(find_study(str(config)), "da", "sentiment", None)
     alone = train_and_test([r["text"] for r in own], [r["label"] for r in own], *judge.test, seeds=[1, 2])
-    cells = pd.read_csv(out / "tables" / "cells.csv")
+    cells: Any = pd.read_csv(out / "tables" / "cells.csv")
     cell = cells[
         (cells["language"] == "da")
         & (cells["mode"] == "few-shot")
@@ -200,9 +200,9 @@ def test_a_study_may_fine_tune_a_transformer_instead(texts: Path, tmp_path: Path
         text.replace("classifier_seeds = 2", "classifier_seeds = 1").replace("seeds = [0, 1]", "seeds = [0]"),
         encoding="utf-8",
     )
-    quick = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
+    quick: Any = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
     command.run(str(config), tmp_path / "out", None, progress=False)
-    slow = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
+    slow: Any = pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")
     assert len(slow) == len(quick) / 2 and slow["macro_f1"].between(0, 1).all()
     quick = quick[quick["seed"] == 0].reset_index(drop=True)
     assert (slow["distinct_2"] == quick["distinct_2"]).all() and (slow["macro_f1"] != quick["macro_f1"]).any()

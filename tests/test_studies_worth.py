@@ -80,7 +80,7 @@ def test_a_study_with_human_training_texts_says_what_its_texts_are_worth(
         head + 'kinds = ["none", "quality"]\nmodes = ["zero-shot"]\n[[models]]' + models, encoding="utf-8"
     )
     command.run(str(config), tmp_path / "out", None, progress=False)
-    table = pd.read_csv(tmp_path / "out" / "tables" / "worth.csv")
+    table: Any = pd.read_csv(tmp_path / "out" / "tables" / "worth.csv")
     assert set(table["what"]) == {"unsteered", "steered"} and set(table["language"]) == {"jv", "da"}
     assert {
         "human only",

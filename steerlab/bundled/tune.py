@@ -50,7 +50,7 @@ def language_sweep(
     texts = sweep(model, arms, task_prompts(None), samples, Settings(max_new_tokens=TOKENS), progress=True)
     texts["text"] = texts["text"].map(postprocess)
     share = score_arms(texts, lambda arm, own: language_share(own, data.language(arm).lid))
-    ended = texts.groupby(["arm", "layer", "strength"], sort=False)["ended"].mean()
+    ended: Any = texts.groupby(["arm", "layer", "strength"], sort=False)["ended"].mean()
     return share.assign(distinct_2=_spread(texts)["value"], ended=ended.to_numpy(float))
 
 

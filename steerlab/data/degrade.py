@@ -117,9 +117,7 @@ def degrade_text(text: str, endings: Endings, rates: Rates | None = None, seed: 
     if not plain:
         raise SteerlabError("a blank text was given to degrade: give at least one word.")
     rates = rates or Rates()
-    rng = random.Random(
-        f"{seed}\x1f{key}\x1f{plain}"
-    )  # of the text as well: parallel texts share their ids, not their luck
+    rng = random.Random(f"{seed}\x1f{key}\x1f{plain}")  # with the text: parallel texts share ids, not luck
     framed = _FRAME.fullmatch(plain)
     before, inner, after = framed.groups() if framed else ("", plain, "")
     first = _WORD.match(inner)

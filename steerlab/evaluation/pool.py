@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,7 +45,7 @@ class NgramPool:
                 f"{len(test_texts)} test texts and {len(test_labels)} labels were given: give at least one text, each with its label."
             )
         counter = CountVectorizer(analyzer="char_wb", ngram_range=NGRAMS, strip_accents=None)
-        counts = sparse.csr_array(counter.fit_transform([*texts, *test_texts]), dtype=np.float64)
+        counts: Any = sparse.csr_array(counter.fit_transform([*texts, *test_texts]), dtype=np.float64)
         counts.data = 1.0 + np.log(counts.data)  # sublinear term frequency
         self.train, self.test = counts[: len(texts)], counts[len(texts) :]
         self.truth = np.asarray(test_labels, dtype=object)
@@ -82,7 +83,7 @@ class NgramPool:
 
     def _weighted(self, rows: np.ndarray) -> tuple[sparse.csr_array, Float[np.ndarray, " v"]]:
         """TF-IDF of the rows as scikit-learn computes it for them alone, and the weight of every n-gram (0 for unseen ones)."""
-        own = sparse.csr_array(self.train[rows])
+        own: Any = sparse.csr_array(self.train[rows])
         seen = np.bincount(own.indices, minlength=own.shape[1])
         weight = np.where(seen > 0, np.log((1 + len(rows)) / (1 + seen)) + 1, 0.0)
         return _unit(own, weight), weight
