@@ -75,6 +75,8 @@ def tree_rows(
     rows = []
     for level in LEVELS:
         groups = grouping(names, level)
+        if len(set(groups)) < 2:
+            continue  # one group agrees with every tree
         for layer, own in zip(layers, cosines, strict=True):
             found = clustering.family_agreement(own, groups, nulls.permutations, nulls.seed)
             parts = [_part(own, groups, subset) for subset in chosen]
