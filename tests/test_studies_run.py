@@ -256,9 +256,10 @@ def test_killed_in_three_stages_it_ends_with_the_same_bytes(whole: tuple[Path, P
 @pytest.mark.slow
 def test_two_processes_share_one_folder(whole: tuple[Path, Path], tmp_path: Path) -> None:
     config, out = whole
-    both = [_start(config, tmp_path / "shared") for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0], [p.stderr.read() for p in both if p.stderr]
-    assert _bytes(tmp_path / "shared") == _bytes(out)
+    shared = tmp_path / "shared"
+    with _start(config, shared) as first, _start(config, shared) as second:
+        assert [first.wait(), second.wait()] == [0, 0], [p.stderr.read() for p in (first, second) if p.stderr]
+    assert _bytes(shared) == _bytes(out)
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would_take(
