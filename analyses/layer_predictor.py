@@ -109,31 +109,37 @@ def summary(found: dict[str, Agreement]) -> pd.DataFrame:
 
 
 def draw(table: Any, facts: dict[str, Any], seed: int = 0) -> Figure:
-    """Left: rank correlation with the sweep beside chance. Right: points lost by choosing the layer by score."""
+    """Above: rank correlation with the sweep beside chance. Below: points lost by choosing the layer by score."""
     found, order = compare(table, seed), list(NAMES)
     points = summary(found)
-    figure, (left, right) = figures.new(columns=2, height=3.9)
-    for axes, measure, colour in ((left, "correlation", 1.0), (right, "lost", 100.0)):
+    figure, (top, bottom) = figures.new(rows=2, height=6.2)
+    for axes, measure, scale in ((top, "correlation", 1.0), (bottom, "lost", 100.0)):
         own: Any = points[points["measure"] == measure].copy()
-        own[["value", "low", "high"]] *= colour
+        own[["value", "low", "high"]] *= scale
         figures.dots(axes, own, place="predictor", series="measure", order=order, series_order=[measure])
-        axes.set_xticks(range(len(order)), [NAMES[name] for name in order], fontsize=7.5)
+        axes.set_xticks(range(len(order)), [NAMES[name] for name in order])
     marks = [found[name].chance for name in order]
-    left.plot(range(len(order)), marks, ls="", marker="_", ms=16, color="grey", label="95 % of layer orders stay below")
-    left.axhline(0, color="black", lw=0.8)
-    left.axhline(facts["ceiling"], color="black", ls="--", lw=1, label="the sweep measured anew")
-    left.set(ylabel="rank correlation with the sweep", ylim=(-1.4, 1.05))
-    left.legend(loc="lower left", fontsize=7.5)
-    right.axhline(100 * found["depth"].lost_at_random, color="grey", ls=":", lw=1.2, label="a layer at random")
-    right.set_ylabel("lost against the best layer (points)")
-    right.legend(fontsize=7.5)
+    top.plot(range(len(order)), marks, ls="", marker="_", ms=22, color="grey", label="95 % of layer orders stay below")
+    top.axhline(0, color="black", lw=0.8)
+    top.axhline(facts["ceiling"], color="black", ls="--", lw=1, label="the sweep measured anew")
+    top.set(ylabel="rank correlation with the sweep", ylim=(-1.05, 1.35))
+    chance = 100 * found["depth"].lost_at_random
+    bottom.axhline(chance, color="grey", ls=":", lw=1.2, label="a layer at random")
+    bottom.set(ylabel="lost against the best layer (points)", ylim=(0, None))
+    for axes in (top, bottom):
+        handles, labels = axes.get_legend_handles_labels()
+        kept = [(h, text) for h, text in zip(handles, labels, strict=True) if text not in ("correlation", "lost")]
+        axes.legend(*zip(*kept, strict=True), loc="upper right", ncols=2)
     whole, tokens = found["combined"], facts["sweep"]["tokens"] / facts["predictor"]["tokens"]
     verdict = "above chance" if whole.correlation.value > whole.chance else "not above chance"
-    left.set_title(
-        f"Mean of the four scores: correlation\n{whole.correlation.value:.2f}, {verdict} (p = {whole.p:.2g})"
+    top.set_title(
+        f"Four scores that need no text rank the layers at {whole.correlation.value:.2f} with the sweep\n"
+        f"(mean of their ranks): {verdict} (p = {whole.p:.2g})"
     )
-    loss, chance = 100 * whole.lost.value, 100 * whole.lost_at_random
-    right.set_title(f"Its layer loses {loss:.1f} points (random:\n{chance:.1f}) for 1/{tokens:.0f} of the tokens")
+    bottom.set_title(
+        f"The layer it prefers is {100 * whole.lost.value:.1f} points below the best (a random one {chance:.1f}),\n"
+        f"for 1/{tokens:.0f} of the tokens the sweep costs"
+    )
     return figure
 
 

@@ -174,6 +174,8 @@ def draw_effects(table: Any, tokens: Any, config: Config) -> Figure:
     total, direct = (part["value"] for part in paths[:2])
     best = int(np.argmax(total.to_numpy()))
     gain.set(ylabel="gain in log-probability (nats)")
+    bottom, upper = gain.get_ylim()
+    gain.set_ylim(top=upper + 0.35 * (upper - bottom))  # room for the legend
     gain.set_title(
         f"Layer {best} lifts the language most:\n{total[best]:.1f} nats in total, {direct[best]:.1f} directly"
     )

@@ -193,7 +193,7 @@ def score_layers(
             "reliability": steady[row],
             "kl": [lens.kl(readout, plain, h).mean() for h in own],
             "gain": [float((mass - base).mean()) for mass in masses],
-            "depth": -np.arange(float(len(layers))),
+            "depth": 0.0 - np.arange(len(layers)),
         }
         by["combined"] = np.mean([stats.rankdata(by[name]) for name in SCORES], axis=0)
         rows += [{"arm": code, "layer": n, **{name: float(by[name][n]) for name in PREDICTORS}} for n in layers]

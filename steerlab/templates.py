@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from steerlab.errors import SteerlabError
 
+PART = 512
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 
@@ -37,13 +38,13 @@ class Template:
         text are parsed as such.
         """
         if not chat:
-            return [list(row) for row in tokenizer(list(texts))["input_ids"]]  # type: ignore[arg-type]
+            return _ids(tokenizer, texts)
         if self.kind == "plain":
-            return [list(row) for row in tokenizer([self.text.replace("{prompt}", t) for t in texts])["input_ids"]]  # type: ignore[arg-type]
+            return _ids(tokenizer, [self.text.replace("{prompt}", t) for t in texts])
         rows = [self.render(tokenizer, text) for text in texts]
-        encoded = tokenizer(rows, add_special_tokens=False)["input_ids"]
         bos = leading_bos(tokenizer)
-        return [ids if bos is None or ids[:1] == [bos] else [bos, *ids] for ids in map(list, encoded)]  # type: ignore[arg-type]
+        encoded = _ids(tokenizer, rows, add_special_tokens=False)
+        return [ids if bos is None or ids[:1] == [bos] else [bos, *ids] for ids in encoded]
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         """The instruction as the model sees it, generation prompt included."""
@@ -56,6 +57,12 @@ class Template:
         """SHA-256 of what decides the rendering: for provenance."""
         source = self.text if self.kind == "plain" else str(tokenizer.chat_template)
         return hashlib.sha256(f"{self.kind}\n{source}".encode()).hexdigest()
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool) -> list[list[int]]:
+    """Token ids of each text, a part of the texts at a time: what a tokenizer keeps beside the ids is ten times their size."""
+    parts = (list(texts[at : at + PART]) for at in range(0, len(texts), PART))
+    return [list(row) for part in parts for row in tokenizer(part, **options)["input_ids"]]  # type: ignore[arg-type]
 
 
 def leading_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -21,7 +21,7 @@ from steerlab.data.contrast import corrupt_tokens
 from steerlab.data.surface import normalise_surface
 from steerlab.errors import SteerlabError
 from steerlab.store import read_rows
-from steerlab.translation import Translation, Translator
+from steerlab.translation import Translation, Translator, load_translator
 from tests.seq2seq import TEXTS, nllb, plain, save_translator
 from tests.small_run import content
 
@@ -252,40 +252,35 @@ def test_pairs_are_read_from_a_file_and_bad_ones_refused(whole: Path, tmp_path: 
 _WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from steerlab.backtranslation import BackTranslation, back_translate, distinct
-from steerlab.translation import load_translator
-texts = distinct([f"voda {'je mrzla ' * (i % 5)}{chr(97 + i % 8)} {i}" for i in range(60)])
-settings = BackTranslation("sl", batch_rows=2, max_new_tokens=20)
-translator = load_translator(sys.argv[2], device="cpu")
-print("translating", flush=True)
-back_translate([translator], texts, settings, sys.argv[3], progress=False)
+from tests.test_backtranslation import write
+write(sys.argv[2], sys.argv[3])
 """
 
 
-def _writer(model: Path, out: Path) -> subprocess.Popen[str]:
-    root = Path(store.__file__).parents[1]
-    command = [sys.executable, "-c", _WRITER, str(root), str(model), str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def write(model: str, out: str) -> None:
+    """Twelve batches of two texts through a saved model."""
+    texts = distinct([f"voda {'je mrzla ' * (i % 5)}{chr(97 + i % 8)} {i}" for i in range(24)])
+    settings = BackTranslation("sl", batch_rows=2, max_new_tokens=20)
+    back_translate([load_translator(model, device="cpu")], texts, settings, out, progress=False)
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_repeated_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     model = save_translator(tmp_path / "model")
-    with _writer(model, tmp_path / "whole") as process:
-        assert process.wait() == 0
+    write(str(model), str(tmp_path / "whole"))
     wanted, draw = content(tmp_path / "whole"), random.Random(3)
-    rows = tmp_path / "killed" / "translations.jsonl"
-    moments = sorted(draw.randrange(len(wanted["translations.jsonl"]) * 9 // 10) for _ in range(3))
+    killed, rows = tmp_path / "killed", tmp_path / "killed" / "translations.jsonl"
+    moments = sorted(draw.randrange(len(wanted["translations.jsonl"]) * 3 // 4) for _ in range(2))
+    command = [sys.executable, "-c", _WRITER, str(Path(store.__file__).parents[1]), str(model), str(killed)]
     for moment in moments:
-        with _writer(model, tmp_path / "killed") as process:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             while not rows.exists() or rows.stat().st_size <= moment:
-                assert process.poll() is None
-                time.sleep(0.001)
+                assert process.poll() is None, process.stderr.read() if process.stderr else ""
+                time.sleep(0.002)
             time.sleep(draw.uniform(0, 0.01))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
-        assert not (tmp_path / "killed" / store.MANIFEST).exists()
-    with _writer(model, tmp_path / "killed") as process:
-        assert process.wait() == 0
-    assert content(tmp_path / "killed") == wanted
-    store.verify(tmp_path / "killed")
+        assert not (killed / store.MANIFEST).exists()
+    write(str(model), str(killed))
+    assert content(killed) == wanted
+    store.verify(killed)

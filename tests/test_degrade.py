@@ -104,7 +104,7 @@ def test_a_pair_depends_on_its_seed_and_id_and_not_on_the_other_texts() -> None:
     ids = [f"id-{i}" for i in range(len(TEXTS))]
     whole = {p.id: p for p in degrade(TEXTS, seed=1, endings=LEARNED, ids=ids)}
     part = degrade(TEXTS[100:50:-1], seed=1, endings=LEARNED, ids=ids[100:50:-1])
-    assert len(part) > 40 and all(whole[pair.id] == pair for pair in part)
+    assert len(part) > 30 and all(whole[pair.id] == pair for pair in part)
     assert {p.source for p in part} == {"degraded"}
     other = {p.id: p for p in degrade(TEXTS, seed=2, endings=LEARNED, ids=ids)}
     assert sum(whole[i].degraded != other[i].degraded for i in whole.keys() & other.keys()) > 0.8 * len(whole)
