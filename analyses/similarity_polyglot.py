@@ -209,8 +209,8 @@ def draw(table: Any) -> Figure:
     figures.null_band(d, shared.of(sure, "reliability", "language"), x="layer", label="languages shuffled")
     d.set(xlabel="layer", ylabel="split-half reliability")
     shared.legend(d)
-    least = sure.groupby("series")["value"].min()
-    shared.title(d, f"Reliable: {least['language']:.2f} language, {least['quality']:.2f} quality")
+    least = sure[sure["series"] == "quality"]["value"]
+    shared.title(d, f"Quality: reliability {least.min():.2f} to {least.max():.2f}")
     opposed, aligned = mean["high"].max() < mean["null_low"].min(), mean["low"].min() > mean["null_high"].max()
     sign = "against" if opposed else "along" if aligned else "neither along nor against"
     shared.headline(

@@ -176,7 +176,13 @@ def clustered(
         i = common.index(groups[name]) if groups[name] in common else -1
         shape, colour = (MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)]) if i >= 0 else (".", "#999999")
         strip.plot(
-            [0], [place], marker=shape, color=colour, ls="", ms=5, label=groups[name] if i >= 0 else "no kin here"
+            [0],
+            [place],
+            marker=shape,
+            color=colour,
+            ls="",
+            ms=5,
+            label=groups[name] if i >= 0 else "alone in its group",
         )
     strip.set(ylim=(-0.5, k - 0.5), xlim=(-1, 1), xticks=[])
     strip.set_yticks(range(k), order, fontsize=8 if k > 20 else 10)

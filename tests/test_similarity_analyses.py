@@ -93,7 +93,7 @@ def test_a_clustered_figure_marks_every_row_and_null_bands_bound_the_null() -> N
     assert abs(order.index("cs") - order.index("sk")) == 1 == abs(order.index("hi") - order.index("ko"))
     cells = np.asarray(panel.images[0].get_array())
     np.testing.assert_allclose(cells, matrix.loc[order, order].to_numpy())
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"Slavic", "no kin here"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"Slavic", "alone in its group"}
     strip = figure.axes[1]
     assert [text.get_text() for text in strip.get_yticklabels()] == order
     other, (axes,) = figures.new()
