@@ -23,7 +23,7 @@ from steerlab.evaluation import (
     stats,
     table,
 )
-from steerlab.evaluation.human import HumanTexts, human_texts
+from steerlab.evaluation.human import HumanTexts, example_corpus, human_texts
 from steerlab.generation import Settings
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention
@@ -87,20 +87,13 @@ def cells_of(config: SynthesisConfig, conditions: Sequence[Condition], root: Pat
         for name in config.tasks:
             shots: dict[str, tuple[str, ...]] = {}
             if config.shots:
-                corpus = _shot_corpus(name, code, root, config.source)
+                corpus = example_corpus(name, code, root, config.source or None)
                 shots = {label: few_shot_examples(corpus, label, k=config.shots) for label in task(name).labels}
             for condition in conditions:
                 kind = condition.prompt or config.prompt
                 named = {"target": code, "none": None, "english": "en"}[kind]
                 found.append(Cell(condition.name, code, name, condition.interventions.get(code, ()), named, shots))
     return found
-
-
-def _shot_corpus(name: str, code: str, root: Path | None, source: str) -> data.Corpus:
-    from steerlab.evaluation.human import source_of
-
-    chosen = source or source_of(task(name).name, code)
-    return data.load(chosen, code, split=name if chosen == "sample" else "train", root=root)
 
 
 def write_data(

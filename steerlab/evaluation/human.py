@@ -43,6 +43,17 @@ def source_of(task_name: str, language: str) -> str:
     return SENTIMENT_SOURCES.get(language, "sample") if task_name == "sentiment" else "sample"
 
 
+def example_corpus(
+    chosen: str | Task, language: str, root: Path | None = None, source: str | None = None
+) -> data.Corpus:
+    """Where few-shot examples come from: the train split of the task's human texts (the bundled sample set has only its own
+    texts). Of NusaX, `lm` is: the rest of its train split is what vectors are fitted on.
+    """
+    wanted = task(chosen).name
+    name = source or source_of(wanted, language)
+    return data.load(name, language, split={"sample": wanted, "nusax": "lm"}.get(name, "train"), root=root)
+
+
 def human_texts(
     chosen: str | Task,
     language: str,
@@ -53,15 +64,17 @@ def human_texts(
     """Human texts with the labels of the task; rows with other labels are left out.
 
     source: a data set name, or "sample" for the set that ships with the package and needs no download. Default:
-    the largest public one. without: texts that must not be tested on, because the prompts showed them.
+    the largest public one. without: texts that must not be tested on, because the prompts showed them; a test text
+    that is nearly one of them (see `data.leakage`) is left out too.
     """
     wanted = task(chosen)
     name = source or source_of(wanted.name, language)
 
     def part(split: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         rows = [e for e in data.load(name, language, split=split, root=root).examples if e.label in wanted.labels]
-        if split != "train":
-            rows = [e for e in rows if e.text not in without]
+        if split != "train" and without:
+            shown = data.overlap_report({"shown": list(without), "test": [e.text for e in rows]}).rows("test")
+            rows = [e for i, e in enumerate(rows) if i not in shown and e.text not in without]
         return tuple(e.text for e in rows), tuple(str(e.label) for e in rows)
 
     train = ((), ()) if name == "sample" else part("train")

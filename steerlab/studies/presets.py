@@ -30,7 +30,9 @@ def _llama(name: str, layers: dict[str, int], rows: int) -> ModelPlan:
 # Early blocks of Gemma-2-9B and Llama-3.1-8B are the paper's (10 of 42, 7 of 32); the others are at the same depth,
 # middle at half and late at four fifths of it.
 PRESETS: dict[str, StudyConfig] = {
-    "polyglot-mini": StudyConfig(max_new_tokens=64, per_label={"topic": 10, "sentiment": 25}),  # half the paper's: two cores
+    "polyglot-mini": StudyConfig(
+        max_new_tokens=64, per_label={"topic": 10, "sentiment": 25}
+    ),  # half the paper's: two cores
     "gemma-2-9b-it": dataclasses.replace(
         PAPER, models=(_gemma("google/gemma-2-9b-it", {"early": 10, "middle": 21, "late": 33}),)
     ),

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlab.data import Corpus, load
 from steerlab.errors import SteerlabError
 from steerlab.estimators import random_like
-from steerlab.evaluation.human import source_of
+from steerlab.evaluation.human import example_corpus
 from steerlab.model import TracedModel
 from steerlab.records import config_key
 from steerlab.steering import Intervention
@@ -100,14 +99,8 @@ def interventions(arm: Arm, code: str, vectors: Mapping[str, SteeringVector], un
 
 def shots_of(config: StudyConfig, code: str, name: str, root: Path | None) -> dict[str, tuple[str, ...]]:
     """The few-shot examples of every label: drawn with seed 42 from the 50 shortest training texts, as in the paper."""
-    corpus = shot_corpus(config.source, code, name, root)
+    corpus = example_corpus(name, code, root, config.source or None)
     return {label: few_shot_examples(corpus, label, k=config.shots) for label in task(name).labels}
-
-
-def shot_corpus(source: str, code: str, name: str, root: Path | None) -> Corpus:
-    """Where examples come from: the train split of the task's human texts (the bundled sample set has only its own texts)."""
-    chosen = source or source_of(name, code)
-    return load(chosen, code, split=name if chosen == "sample" else "train", root=root)
 
 
 def cells_of(
