@@ -206,15 +206,23 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str, record: M
 
     Closes the figure. Raises `SteerlabError` where the folder cannot be written or the disk is full.
     """
-    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv", "json")]
+    paths = [folder / f"{name}.{ending}" for ending in ("csv", "json")]
     settings = json.dumps(dict(record), indent=2, ensure_ascii=False, default=str) + "\n"
+    images = write_images(figure, folder, name)
+    with told(folder):
+        table.to_csv(paths[0], index=False, float_format="%.6g", lineterminator="\n")
+        paths[1].write_text(settings, encoding="utf-8")
+    return [*images, *paths]
+
+
+def write_images(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.pdf to `folder`; return the paths. Closes the figure. Raises as `save` does."""
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
     try:
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(paths[0], metadata={"Software": None})
             figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-            table.to_csv(paths[2], index=False, float_format="%.6g", lineterminator="\n")
-            paths[3].write_text(settings, encoding="utf-8")
     finally:
         plt.close(figure)
     return paths

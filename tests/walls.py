@@ -17,7 +17,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     # The maths: tensors in, tensors out.
     (
         *("moments", "provenance", "tensorfile", "vectors", "vectorset", "operators", "compiled", "steering"),
-        *("sampling", "estimators", "alignment", "probes", "similarity", "clustering", "guidance", "scoring"),
+        *("sampling", "estimators", "alignment", "probes", "probes.*", "similarity", "clustering", "guidance", "scoring"),
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
     ("architecture", "batch", "decoding", "model", "loading", "bridge", "translation", "engines", "engines.*"),
@@ -26,6 +26,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     (
         "figures",
         "ablation",
+        "ablation.*",
         "synthesis",
         "interop",
         "lens",
