@@ -85,10 +85,13 @@ def choice(name: str, given: str, known: object) -> None:
 def passes(
     model: TracedModel, picked: Selection, token_budget: int, progress: bool, what: str
 ) -> Iterator[tuple[list[int], Batch, Bool[Tensor, "b s"]]]:
-    """Length-bucketed batches with their masks, behind a progress bar that counts tokens."""
+    """Length-bucketed batches with their masks, behind a progress bar that counts tokens.
+
+    Longest first: what does not fit in memory fails at once and not after an hour, and what malloc freed fits what follows.
+    """
     lengths = [len(row) for row in picked.rows]
     with tqdm(total=sum(lengths), unit="tok", unit_scale=True, desc=what, disable=not progress) as bar:
-        for members in plan_batches(lengths, token_budget):
+        for members in reversed(plan_batches(lengths, token_budget)):
             batch, mask = picked.batch(members, model.pad_id)
             yield members, batch.to(model.device), mask.to(model.device)
             bar.update(sum(lengths[i] for i in members))
