@@ -42,6 +42,10 @@ class Batch:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def select(self, rows: Int[Tensor, " m"]) -> Batch:
+        """These rows, in this order, as wide as before."""
+        return Batch(self.input_ids[rows], self.attention_mask[rows], self.prompt_lengths[rows])
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.prompt_lengths.to(device))

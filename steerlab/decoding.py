@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from steerlab.attention import grouped
 from steerlab.batch import Batch
 from steerlab.steering import TokenContext
 
@@ -95,9 +96,18 @@ def roomy_cache(config: Any, room: int) -> DynamicCache:
     return cache
 
 
+def _firsts(same: Int[Tensor, " b"]) -> tuple[Int[Tensor, " u"], Int[Tensor, " b"] | None]:
+    """The first row of every group, and for each row the place of its group's among them (None where all rows differ)."""
+    groups, copy = same.unique(return_inverse=True)
+    first = copy.new_full((len(groups),), len(same))
+    first.scatter_reduce_(0, copy, torch.arange(len(same), device=same.device), "amin")
+    return first, None if len(groups) == len(same) else copy
+
+
 class DecodeLoop:
     """One run of the loop. Rows that have finished leave the batch once at least a quarter of it is done, so the
-    tail is not paid for.
+    tail is not paid for; rows with the same number in `same` (the same prompt under the same plan) are read once,
+    and their keys and values copied. `on_rows` is told which rows of the batch the next forward holds.
     """
 
     def __init__(
@@ -107,21 +117,19 @@ class DecodeLoop:
         pick: Pick,
         finished: Finished,
         max_new_tokens: int,
-        on_retire: Callable[[Tensor], None],
+        on_rows: Callable[[Tensor], None],
         retire: bool = True,
+        same: Int[Tensor, " b"] | None = None,
     ) -> None:
-        self.model, self.pick, self.finished, self.max_new_tokens, self.on_retire, self.retire = (
-            model,
-            pick,
-            finished,
-            max_new_tokens,
-            on_retire,
-            retire,
-        )
+        self.model, self.pick, self.finished, self.max_new_tokens = model, pick, finished, max_new_tokens
+        self.on_rows, self.retire = on_rows, retire
         n = len(batch)
         device = batch.input_ids.device
         self.batch = batch
-        self.chunk = Chunk(TokenContext(batch.relative, batch.input_ids, batch.real), torch.arange(n, device=device))
+        self.everyone = torch.arange(n, device=device)
+        self.first, self.copy = (self.everyone, None) if same is None else _firsts(same.to(device))
+        read = batch.select(self.first)
+        self.chunk = Chunk(TokenContext(read.relative, read.input_ids, read.real), self.first)
         self.tokens = torch.zeros((n, max_new_tokens), dtype=torch.int64, device=device)
         self.lengths = torch.zeros(n, dtype=torch.int64, device=device)
         self.ended = torch.zeros(n, dtype=torch.bool, device=device)
@@ -131,19 +139,22 @@ class DecodeLoop:
         """Decode until every row has finished or `max_new_tokens` is reached."""
         batch, chunk = self.batch, self.chunk
         cache = roomy_cache(self.model.config, self.max_new_tokens)
-        history, mask = batch.input_ids, batch.attention_mask
-        current, position = batch.input_ids, batch.position_ids
-        relative = batch.relative[:, -1:]
+        read = batch.select(self.first)
+        history, relative = batch.input_ids, batch.relative[:, -1:]
+        mask, current, position = read.attention_mask, read.input_ids, read.position_ids
+        self.on_rows(self.first)
         for step in range(self.max_new_tokens):
-            out = self.model(
-                input_ids=current,
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            with grouped(self.model):
+                out = self.model(
+                    input_ids=current, attention_mask=mask, position_ids=position, past_key_values=cache,
+                    use_cache=True, logits_to_keep=1,
+                )  # fmt: skip
             logits: Float[Tensor, "b v"] = out.logits[:, -1]
+            if step == 0 and self.copy is not None:
+                cache.batch_select_indices(self.copy)
+                logits, mask, position = logits[self.copy], batch.attention_mask, batch.position_ids
+                chunk.rows = self.everyone
+                self.on_rows(chunk.rows)
             self.steps, self.row_steps = step + 1, self.row_steps + len(chunk.rows)
             chosen = self.pick(chunk.rows, history, logits, step)
             self._record(chosen, step)
@@ -160,7 +171,7 @@ class DecodeLoop:
                     x[keep] for x in (history, mask, position, relative, current)
                 )
                 chunk.rows = chunk.rows[keep]
-                self.on_retire(keep)
+                self.on_rows(chunk.rows)
             chunk.context = TokenContext(relative, current, torch.ones_like(current, dtype=torch.bool))
             chunk.step = step + 1
         return Decoded(self.tokens[:, : max(self.steps, 1)], self.lengths, self.ended, self.steps, self.row_steps)

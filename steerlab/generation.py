@@ -244,7 +244,12 @@ def _one_batch(
     keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)
     picker = Picker(settings, processors(settings), keys, batch)
     plan = Plan(tuple(r.interventions for r in requests))
-    out = model.decode(batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None)
+    # Requests of one cell hold one tuple of interventions, so its identity tells the same plan; an equal copy is merely read anew.
+    seen: dict[tuple[int, ...], int] = {}
+    same = torch.tensor(
+        [seen.setdefault((id(r.interventions), *row), len(seen)) for r, row in zip(requests, rows, strict=True)]
+    )
+    out = model.decode(batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None, same=same)
     samples = []
     for i, row in enumerate(rows):
         tokens = out.row(i)

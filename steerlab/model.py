@@ -205,11 +205,13 @@ class TracedModel:
         max_new_tokens: int,
         plan: Plan | CompiledPlan | None = None,
         retire: bool = True,
+        same: Tensor | None = None,
     ) -> Decoded:
         """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
 
         pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep
-        their own interventions when others leave the batch.
+        their own interventions when others leave the batch. same (b): rows with one number have the same prompt and the
+        same interventions, and are read once.
 
         Raises `SteerlabError` when prompt and answer cannot fit the context.
         """
@@ -224,16 +226,14 @@ class TracedModel:
         batch = batch.to(self.device)
         compiled = self.compile(plan) if isinstance(plan, Plan) else plan or CompiledPlan({}, len(batch))
         if compiled.n_rows != len(batch):
-            raise SteerlabError(
-                f"the plan has {compiled.n_rows} rows, but the batch has {len(batch)}: give one row of the plan per row of the batch."
-            )
+            raise SteerlabError(f"the plan has {compiled.n_rows} rows, but the batch has {len(batch)}: give as many.")
         self.check_sites(compiled.sites)
         left = [compiled]
 
-        def retired(keep: Tensor) -> None:
-            left[0] = left[0].select(keep)
+        def present(rows: Tensor) -> None:
+            left[0] = compiled if len(rows) == len(batch) else compiled.select(rows)
 
-        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, retired, retire)
+        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, present, retire, same)
         sites = self.layout.order(compiled.sites)
         with self._alone():
             return self._traced_loop(loop, sites, left) if sites else loop.run()

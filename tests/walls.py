@@ -16,11 +16,11 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "disk", "records"),
     # The maths: tensors in, tensors out.
     (
-        *("moments", "provenance", "tensorfile", "vectors", "vectorset", "operators", "compiled", "steering"),
+        *("moments", "provenance", "choice", "tensorfile", "vectors", "vectorset", "operators", "compiled", "steering"),
         *("sampling", "estimators", "alignment", "probes", "probes.*", "similarity", "clustering", "guidance", "scoring"),
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
-    ("architecture", "batch", "decoding", "model", "loading", "bridge", "translation", "engines", "engines.*"),
+    ("architecture", "attention", "batch", "decoding", "model", "loading", "bridge", "translation", "engines", "engines.*"),
     ("capture", "activations", "stopping", "generation", "fitting", "pieces"),
     ("evaluation", "evaluation.*", "store"),
     (
@@ -31,8 +31,11 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "interop",
         "lens",
         "layer_choice",
+        "probing",
         "reliability",
         "separability",
+        "token_map",
+        "token_view",
         "backtranslation",
         "dataset",
         "datacard",
