@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ from nnsight import TransformersModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from steerlab.adapters import Adapter
 from steerlab.architecture import Layout
 from steerlab.batch import Batch, left_pad
-from steerlab.decoding import Chunk, Decoded, DecodeLoop, Finished, Pick
+from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
+from steerlab.streams import Stream
 from steerlab.templates import Template
-from steerlab.types import STREAMS, Site
+from steerlab.tracing import check_sites, get_site, set_site, traced_run, walk
+from steerlab.types import Site
 
 Edit = Callable[[Tensor], Tensor]
 Visit = Callable[[Site, Tensor], None]
@@ -36,6 +40,20 @@ class Reading:
 
     def __getitem__(self, site: Site) -> Tensor:
         return self.sites[site]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A context (m s) read beside an answer that is being written: another prompt, another model (None: the one that
+    writes), or the model with its adapter off. `rows` (m) are those of the written batch it stands beside (None: all).
+    """
+
+    batch: Batch
+    rows: Tensor | None = None
+    plan: Plan | CompiledPlan | None = None
+    same: Tensor | None = None
+    model: TracedModel | None = None
+    adapter: bool = True
 
 
 class TracedModel:
@@ -54,13 +72,15 @@ class TracedModel:
         layout: Layout,
         revision: str,
         template: Template,
+        adapter: Adapter | None = None,
     ) -> None:
         self.name, self.revision, self.layout, self.template = name, revision, layout, template
+        self.adapter = adapter
         # Any: to a type checker every attribute of a torch module is Tensor | Module.
         self.hf: Any = hf
         self.tokenizer: Any = tokenizer
         self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
-        self._blocks: Any = _walk(self.nnsight, layout.layers)
+        self._blocks: Any = walk(self.nnsight, layout.layers)
         self._turn = threading.RLock()
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
 
@@ -182,10 +202,10 @@ class TracedModel:
         model = self.nnsight
         with self._alone(), model.trace(**inputs) as tracer:
             for site in order:
-                value = self._get(site)
+                value = get_site(self._blocks, self.layout, site)
                 if site in edits:
                     value = edits[site](value)
-                    self._set(site, value)
+                    set_site(self._blocks, self.layout, site, value)
                 if site in wanted:
                     if visit is None:
                         found[site] = value
@@ -206,55 +226,51 @@ class TracedModel:
         plan: Plan | CompiledPlan | None = None,
         retire: bool = True,
         same: Tensor | None = None,
+        sides: Sequence[Side] = (),
+        mix: Mix | None = None,
     ) -> Decoded:
         """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
 
         pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep
         their own interventions when others leave the batch. same (b): rows with one number have the same prompt and the
-        same interventions, and are read once.
+        same interventions, and are read once. sides: other contexts that read the same answers, whose logits `mix` takes
+        into account before `pick` (see `guided`).
 
-        Raises `SteerlabError` when prompt and answer cannot fit the context.
+        Raises `SteerlabError` when prompt and answer cannot fit the context of a model.
         """
-        need = batch.input_ids.shape[1] + max_new_tokens
-        if need > self.context_length:
-            raise SteerlabError(
-                f"a prompt of {batch.input_ids.shape[1]} tokens and {max_new_tokens} new ones need {need} positions, and {self.name} has "
-                f"{self.context_length}: shorten the prompt or lower max_new_tokens."
-            )
         if max_new_tokens < 1:
             raise SteerlabError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
-        batch = batch.to(self.device)
-        compiled = self.compile(plan) if isinstance(plan, Plan) else plan or CompiledPlan({}, len(batch))
-        if compiled.n_rows != len(batch):
-            raise SteerlabError(f"the plan has {compiled.n_rows} rows, but the batch has {len(batch)}: give as many.")
-        self.check_sites(compiled.sites)
-        left = [compiled]
+        main = self.stream(Side(batch, plan=plan, same=same), max_new_tokens)
+        others = [(side.model or self).stream(side, max_new_tokens) for side in sides]
+        loop = DecodeLoop(main, pick, finished, max_new_tokens, retire, others, mix)
+        of: dict[TracedModel, list[Stream]] = {self: [main]}
+        for side, stream in zip(sides, others, strict=True):
+            of.setdefault(side.model or self, []).append(stream)
+        run = loop.run
+        for model, streams in of.items():  # one trace inside the other where several models are steered
+            run = partial(model.run_traced, loop, streams, run)
+        return run()
 
-        def present(rows: Tensor) -> None:
-            left[0] = compiled if len(rows) == len(batch) else compiled.select(rows)
+    def stream(self, side: Side, room: int) -> Stream:
+        """The context as this model reads it, with room for so many new tokens. Raises as `decode` does."""
+        width = side.batch.input_ids.shape[1]
+        if width + room > self.context_length:
+            raise SteerlabError(
+                f"a prompt of {width} tokens and {room} new ones need {width + room} positions, and {self.name} has "
+                f"{self.context_length}: shorten the prompt or lower max_new_tokens."
+            )
+        batch = side.batch.to(self.device)
+        plan = self.compile(side.plan) if isinstance(side.plan, Plan) else side.plan or CompiledPlan({}, len(batch))
+        if plan.n_rows != len(batch):
+            raise SteerlabError(f"the plan has {plan.n_rows} rows, but the batch has {len(batch)}: give as many.")
+        self.check_sites(plan.sites)
+        switch = None if self.adapter is None else partial(self.adapter.switch, side.adapter)
+        return Stream(self.hf, batch, room, rows=side.rows, plan=plan, same=side.same, switch=switch)
 
-        loop = DecodeLoop(self.hf, batch, pick, finished, max_new_tokens, present, retire, same)
-        sites = self.layout.order(compiled.sites)
-        with self._alone():
-            return self._traced_loop(loop, sites, left) if sites else loop.run()
-
-    def _traced_loop(self, loop: DecodeLoop, sites: Sequence[Site], left: list[CompiledPlan]) -> Decoded:
-        """The whole decode inside one trace, paused at each edited site. `left` holds the plan of the rows still there."""
-        result: list[Decoded] = []
-        chunk: Chunk = loop.chunk
-
-        def drive(*args: Any, **kwargs: Any) -> Tensor:
-            result.append(loop.run())
-            return result[0].tokens
-
-        model, steps = self.nnsight, loop.max_new_tokens
-        inputs = {"input_ids": loop.batch.input_ids, "attention_mask": loop.batch.attention_mask}
-        with model.trace(**inputs, fn=drive) as tracer:
-            for _ in tracer.iter[:steps]:
-                for site in sites:
-                    h = self._get(site)  # waits for the forward pass, and rows may have left since the last
-                    self._set(site, left[0].edit(site, h, chunk.context))
-        return result[0]
+    def run_traced(self, loop: DecodeLoop, streams: Sequence[Stream], run: Callable[[], Decoded]) -> Decoded:
+        """`run()` with the plans of this model's streams at work, and its adapter as before when it is over."""
+        with self._alone(), self.adapter.kept() if self.adapter is not None else nullcontext():
+            return traced_run(self.nnsight, self._blocks, self.layout, loop, streams, run)
 
     def compile(self, plan: Plan) -> CompiledPlan:
         """The plan as per-site tensors on this model's device; checks layers and width."""
@@ -262,39 +278,4 @@ class TracedModel:
 
     def check_sites(self, sites: Sequence[Site]) -> None:
         """Raise `SteerlabError` for a layer or stream this model does not have."""
-        for site in sites:
-            if site.stream not in STREAMS:
-                raise SteerlabError(f"stream {site.stream!r} is not known: give one of {', '.join(STREAMS)}.")
-            if not self.layout.adds and site.stream in ("attn_out", "mlp_out"):
-                raise SteerlabError(
-                    f"{site.stream} of {self.name} is not what its blocks add to the stream, "
-                    "which scale or gate it: use resid_pre or resid_post."
-                )
-            if not 0 <= site.layer < self.n_layers:
-                raise SteerlabError(
-                    f"layer {site.layer} does not exist: {self.name} has layers 0 to {self.n_layers - 1}."
-                )
-
-    # ---- sites as nnsight sees them ----------------------------------------------------------------------------------------
-    def _get(self, site: Site) -> Tensor:
-        block = self._blocks[site.layer]
-        if site.stream == "resid_pre":
-            return block.input
-        module = block if site.stream == "resid_post" else _walk(block, getattr(self.layout, site.stream))
-        value = module.output
-        return value if isinstance(value, Tensor) else value[0]
-
-    def _set(self, site: Site, new: Tensor) -> None:
-        block = self._blocks[site.layer]
-        if site.stream == "resid_pre":
-            block.input = new
-            return
-        module = block if site.stream == "resid_post" else _walk(block, getattr(self.layout, site.stream))
-        old = module.output
-        module.output = new if isinstance(old, Tensor) else (new, *old[1:])
-
-
-def _walk(envoy: Any, path: str) -> Any:
-    for name in path.split("."):
-        envoy = getattr(envoy, name)
-    return envoy
+        check_sites(self.layout, self.name, sites)

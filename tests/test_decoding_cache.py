@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from steerlab.decoding import RoomyLayer, roomy_cache
+from steerlab.streams import RoomyLayer, roomy_cache
 from tests.tiny import tiny
 
 

@@ -20,7 +20,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         *("sampling", "estimators", "alignment", "probes", "probes.*", "similarity", "clustering", "guidance", "scoring"),
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
-    ("architecture", "attention", "batch", "decoding", "model", "loading", "bridge", "translation", "engines", "engines.*"),
+    ("architecture", "attention", "batch", "streams", "decoding", "adapters", "tracing", "model", "loading", "bridge", "translation", "engines", "engines.*"),
     ("capture", "activations", "stopping", "generation", "fitting", "pieces"),
     ("evaluation", "evaluation.*", "store"),
     (
@@ -31,6 +31,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "interop",
         "lens",
         "layer_choice",
+        "origin",
         "probing",
         "reliability",
         "separability",
