@@ -19,8 +19,9 @@ from steerlab.streams import Stream
 Pick = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 # (rows (b,), generated tokens (b n)) -> which rows are finished
 Finished = Callable[[Tensor, Tensor], Tensor]
-# (rows (b,), logits (b v), per side stream its rows (m) of the original batch and logits (m v), step) -> logits (b v)
-Mix = Callable[[Tensor, Tensor, Sequence[tuple[Tensor, Tensor]], int], Tensor]
+# (rows (b,), logits (b v), per side stream its rows (m) of the original batch and logits (m v), None where no row of it is left,
+#  step) -> logits (b v)
+Mix = Callable[[Tensor, Tensor, Sequence[tuple[Tensor, Tensor] | None], int], Tensor]
 
 
 @dataclass
@@ -73,7 +74,7 @@ class DecodeLoop:
             logits = self._read(main)
             rows = main.rows
             if self.mix is not None:
-                others = [(side.rows, self._read(side)) for side in self.sides if len(side)]
+                others = [(side.rows, self._read(side)) if len(side) else None for side in self.sides]
                 logits = self.mix(rows, logits, others, step)
             self.steps, self.row_steps = step + 1, self.row_steps + len(rows)
             chosen = self.pick(rows, history, logits, step)

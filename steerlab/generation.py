@@ -25,6 +25,7 @@ from transformers import (
 
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.errors import SteerlabError
+from steerlab.guided import Asked, Guided, check_vocabulary, streams_of
 from steerlab.model import TracedModel
 from steerlab.sampling import greedy, nucleus, row_key, sample
 from steerlab.steering import Intervention, Plan
@@ -102,6 +103,7 @@ class Request:
     key: tuple[str | int, ...]
     interventions: tuple[Intervention, ...] = ()
     chat: bool = True
+    guided: Guided | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def generate_batches(
     skip: Collection[int] = (),
     progress: bool = False,
     counter: Progress | None = None,
+    base: TracedModel | None = None,
 ) -> Iterator[tuple[int, list[int], list[Sample]]]:
     """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run)
     are left out.
@@ -216,6 +219,8 @@ def generate_batches(
     if not requests:
         return
     rows, batches = plan_requests(model, requests, batch_rows)
+    if base is not None:
+        check_vocabulary(model, base)
     stopper = Stopper(model, settings.stop)
     count = counter if counter is not None else Progress()
     with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
@@ -223,7 +228,7 @@ def generate_batches(
             if number not in skip:
                 began = time.perf_counter()
                 samples = _one_batch(
-                    model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper
+                    model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper, base
                 )
                 count.seconds += time.perf_counter() - began
                 count.tokens += sum(len(s.tokens) for s in samples)
@@ -239,6 +244,7 @@ def _one_batch(
     rows: Sequence[Sequence[int]],
     settings: Settings,
     stopper: Stopper,
+    base: TracedModel | None = None,
 ) -> list[Sample]:
     batch = left_pad(rows, model.pad_id).to(model.device)
     keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)
@@ -249,7 +255,11 @@ def _one_batch(
     same = torch.tensor(
         [seen.setdefault((id(r.interventions), *row), len(seen)) for r, row in zip(requests, rows, strict=True)]
     )
-    out = model.decode(batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None, same=same)
+    sides, mix = streams_of(model, base, [Asked(r.prompt, r.chat, r.guided) for r in requests])
+    out = model.decode(
+        batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None,
+        same=same, sides=sides, mix=mix,
+    )  # fmt: skip
     samples = []
     for i, row in enumerate(rows):
         tokens = out.row(i)
@@ -265,16 +275,17 @@ def generate(
     *,
     batch_rows: int = 32,
     progress: bool = False,
+    base: TracedModel | None = None,
 ) -> list[Sample]:
     """Write every request, in order. Float32 rounding aside, a sample depends on its request, its key and the
-    seed only.
+    seed only. base: the model that guided requests are contrasted with; None takes the model without its adapter.
 
     Raises `SteerlabError` where a prompt and `max_new_tokens` cannot fit the context, and for an intervention
     the model cannot take.
     """
     found: list[Sample | None] = [None] * len(requests)
     for _, members, samples in generate_batches(
-        model, requests, settings or Settings(), batch_rows=batch_rows, progress=progress
+        model, requests, settings or Settings(), batch_rows=batch_rows, progress=progress, base=base
     ):
         for i, s in zip(members, samples, strict=True):
             found[i] = s

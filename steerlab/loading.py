@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from steerlab.adapters import Adapter, attach
 from steerlab.architecture import adds_up, find_layout
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
@@ -52,6 +53,7 @@ def load(
     revision: str | None = None,
     template: str = "auto",
     layers_path: str | None = None,
+    adapter: str | Path | None = None,
     **options: Any,
 ) -> TracedModel:
     """Load any Hugging Face causal LM: a hub id, a local folder, or "polyglot-mini", which ships with the package.
@@ -59,7 +61,8 @@ def load(
     dtype: float32, bfloat16 or float16. device: "cpu", "cuda", "cuda:1" ..., "auto" spreads over what there is;
     None takes the GPU if there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat",
     "plain", or a text with {prompt}. layers_path: where the decoder blocks are, for a model that is not
-    recognised. Further options go to `from_pretrained` (quantization_config, attn_implementation, ...).
+    recognised. adapter: folder or hub id of a LoRA adapter (peft), which makes the model an expert and can be
+    switched off (see `guided`). Further options go to `from_pretrained` (quantization_config, attn_implementation, ...).
 
     Raises `SteerlabError` for an unknown engine or dtype, a model that cannot be found or has no decoder
     blocks, and a model in which an edit of the residual stream has no effect.
@@ -91,7 +94,9 @@ def load(
         ) from error
     if place != "auto" and "device_map" not in options:
         hf.to(place)
-    return wrap(hf, tokenizer, name=name, revision=revision, template=template, layers_path=layers_path)
+    known = revision or _known_revision(hf)
+    inside = None if adapter is None else attach(hf, adapter)
+    return wrap(hf, tokenizer, name=name, revision=known, template=template, layers_path=layers_path, adapter=inside)
 
 
 def _check_device(place: str) -> None:
@@ -117,6 +122,7 @@ def wrap(
     revision: str | None = None,
     template: str = "auto",
     layers_path: str | None = None,
+    adapter: Adapter | None = None,
 ) -> TracedModel:
     """A traced model around a transformers model you already hold. Sets the tokenizer to pad on the left and
     checks the model once.
@@ -131,7 +137,7 @@ def wrap(
     weight: Any = hf.get_input_embeddings().weight
     ids = torch.tensor([_some_ids(int(weight.shape[0]))], device=weight.device)
     layout = replace(layout, adds=adds_up(hf, layout, ids))
-    known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
+    known = revision or _known_revision(hf)
     model = TracedModel(
         name or str(hf.config.name_or_path),
         hf,
@@ -139,9 +145,14 @@ def wrap(
         layout,
         str(known),
         choose_template(tokenizer, template),
+        adapter,
     )
     _validate(model)
     return model
+
+
+def _known_revision(hf: Any) -> str:
+    return str(getattr(hf.config, "_commit_hash", None) or weights_digest(hf))
 
 
 def weights_digest(hf: PreTrainedModel) -> str:

@@ -21,6 +21,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
     ),
     ("bundled", "data", "data.*", "tasks", "templates"),
     ("architecture", "attention", "batch", "streams", "decoding", "adapters", "tracing", "model", "loading", "bridge", "translation", "engines", "engines.*"),
+    ("guided",),
     ("capture", "activations", "stopping", "generation", "fitting", "pieces"),
     ("evaluation", "evaluation.*", "store"),
     (
