@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from steerlab.cli import app
 from steerlab.commands import evaluate
 from steerlab.commands.evaluate import Classifier
 from steerlab.errors import SteerlabError
@@ -102,3 +104,17 @@ def test_human_texts_stop_training_and_make_the_ceiling_where_there_are_some(
     assert rows["value"].notna().all() and (rows["n"] > 100).all()
     valid = evaluate._validation("nusax", "jv", "sentiment", shared, {some.test_texts[0]})
     assert len(valid[0]) > 50 and set(valid[1]) == {"positive", "negative"} and not set(valid[0]) & set(some.test_texts)
+
+
+def test_the_command_passes_its_classifier_on(model: str, samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(samples), "--source", "sample", "--seeds", "1", "--model", "none", "--json", "--quiet"]
+    words += ["--classifier", model, "--classifier-seeds", "1", "--classifier-epochs", "1", "--learning-rate", "0.001"]
+    assert app(words, standalone_mode=False) in (None, 0)
+    rows = {(row["condition"], row["metric"]): row for row in json.loads(capsys.readouterr().out)}
+    want = _run(samples, Classifier(model, 1, 1, 1e-3, progress=False))["plain", "macro_f1_finetuned"]
+    assert rows["plain", "macro_f1_finetuned"]["value"] == pytest.approx(want["value"])
+
+
+def test_options_of_no_classifier_are_refused(samples: Path) -> None:
+    with pytest.raises(SteerlabError, match="without --classifier: name one, or leave them out"):
+        app(["evaluate", str(samples), "--classifier-seeds", "3"], standalone_mode=False)
