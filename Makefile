@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast lint format check figures bench notebooks model clean
+.PHONY: help setup demo test test-fast lint format check figures analyses bench notebooks model clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -63,9 +63,13 @@ format: $(READY) ## rewrite the code in the project's format
 
 check: lint test ## what .ci/run does
 
-figures: $(READY) ## every figure and table of analyses/ into figures/
-	@for script in analyses/[!_]*.py; do [ -e "$$script" ] || continue; \
-		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
+figures: $(READY) ## draw every figure again from the committed tables: a minute, no model, no data
+	$(BIN)/python -m analyses --redraw
+
+analyses: $(READY) ## compute every table on polyglot-mini, then draw: STEERLAB_DATA=DIR (the better part of an hour)
+	@if [ -z "$(STEERLAB_DATA)" ]; then echo "make analyses needs the local data sets: STEERLAB_DATA=DIR make analyses" \
+		"(make figures draws from the committed tables without them)." >&2; exit 2; fi
+	$(BIN)/python -m analyses
 
 bench: $(READY) ## speed and memory, as ratios within one run (benchmarks/)
 	@for script in $$(grep -l __main__ benchmarks/*.py); do \

@@ -1,1 +1,1 @@
-"""One script per figure: `python -m analyses.NAME` computes the table, draws it, and writes both to figures/."""
+"""One script per figure: `python -m analyses` runs all of them, `python -m analyses.NN_NAME` one; both write to figures/."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +24,6 @@ from steerlab.vectors import SteeringVector
 LEVELS: tuple[Level, ...] = ("genus", "family", "script")
 KIN = ("same genus", "same family, other genus", "other family")
 NAN = math.nan
-FOLDER = Path("figures")
 
 
 @dataclass(frozen=True)
@@ -282,17 +278,3 @@ def nearest_kin(pairs: pd.DataFrame, layer: int) -> tuple[int, int]:
 def name_of(code: str) -> str:
     """The English name of a language."""
     return LINEAGES[code].name
-
-
-def arguments(doc: str | None) -> argparse.Namespace:
-    """--data and --redraw."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
-    parser.add_argument("--redraw", action="store_true", help="draw again from figures/*.csv, computing nothing")
-    return parser.parse_args()
-
-
-def committed(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the settings of a figure that was saved."""
-    table = pd.read_csv(FOLDER / f"{name}.csv")
-    return table, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))

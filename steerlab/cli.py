@@ -14,10 +14,18 @@ from typer.exceptions import TyperException
 
 from steerlab.commands.contrast_cli import contrast_app
 from steerlab.commands.dataset_cli import dataset_app
+from steerlab.commands.evaluate_cli import evaluate
+from steerlab.commands.expert_cli import expert_app
+from steerlab.commands.figures_cli import figures
+from steerlab.commands.guide_cli import guide, guide_sweep
 from steerlab.commands.lens_cli import lens
 from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
+from steerlab.commands.probe_cli import probe
+from steerlab.commands.reproduce_cli import reproduce
 from steerlab.commands.similarity_cli import similarity
 from steerlab.commands.study_cli import study_app
+from steerlab.commands.sweep_cli import sweep
+from steerlab.commands.tokens_cli import tokens
 from steerlab.errors import SteerlabError
 
 app = typer.Typer(
@@ -34,8 +42,17 @@ app.add_typer(vectors_app, name="vectors")
 app.add_typer(contrast_app, name="contrast")
 app.add_typer(study_app, name="study")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(expert_app, name="expert")
+app.command("figures")(figures)
+app.command("guide")(guide)
+app.command("guide-sweep")(guide_sweep)
+app.command("evaluate")(evaluate)
 app.command("lens")(lens)
+app.command("probe")(probe)
+app.command("reproduce")(reproduce)
 app.command("similarity")(similarity)
+app.command("sweep")(sweep)
+app.command("tokens")(tokens)
 TOPIC = ["topic"]
 
 
@@ -177,32 +194,6 @@ def synthesize(
     )
     rows = command.run(config, out, command.Steering(vector, layer, strength, unit), data, dtype, device, not quiet)
     show(rows, f"{out}", as_json)
-
-
-@app.command()
-def evaluate(
-    where: Annotated[
-        Path, typer.Argument(help="A run folder, or a .jsonl with language, task, condition, label and text.")
-    ],
-    source: Annotated[
-        str,
-        typer.Option(help="Human texts to test on; 'sample' needs no download. Default: sample, or --data."),
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Classifier seeds.")] = 10,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Model for perplexity and embeddings; none leaves them out.")
-    ] = "polyglot-mini",
-    data: Data = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a data set: target-language share, diversity, repetition, faithfulness, and macro-F1 of a
-    classifier trained on it.
-
-    Example: `steerlab evaluate runs/steered --data ~/data`
-    """
-    from steerlab.commands import evaluate as command
-
-    show(command.run(where, source, seeds, model, data), str(where), as_json)
 
 
 @app.command()

@@ -18,14 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.errors import SteerlabError
-from steerlab.operators import OPERATORS
+from steerlab.operators import Operator, apply
 from steerlab.types import Positions, Site
 
 
 class Part(NamedTuple):
     """One intervention of one row at one site: strength and target in activation units, fractions or radians."""
 
-    operator: str
+    operator: str | Operator
     positions: Positions
     gate: tuple[float, bool] | None
     v: Tensor
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     target: float
 
     @property
-    def kind(self) -> tuple[str, Positions, tuple[float, bool] | None]:
+    def kind(self) -> tuple[str | Operator, Positions, tuple[float, bool] | None]:
         return self.operator, self.positions, self.gate
 
 
@@ -89,7 +89,7 @@ class Act:
     float32.
     """
 
-    operator: str
+    operator: str | Operator
     positions: Positions
     gate: tuple[float, bool] | None
     rows: Tensor
@@ -110,7 +110,7 @@ class Act:
             strength = torch.where(chosen, strength, torch.zeros_like(strength))
         if self.gate is not None:
             strength = torch.where(_open(self.gate, some, self.v), strength, torch.zeros_like(strength))
-        changed = OPERATORS[self.operator](some, self.v, strength, self.target)
+        changed = apply(self.operator, some, self.v, strength, self.target)
         return changed if self.whole else h.index_copy(0, self.rows, changed)
 
     def select(self, index: Tensor) -> Act | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from steerlab import lens, probes
 from steerlab.bridge import Readout
-from steerlab.capture import passes, select
+from steerlab.capture import all_layers, passes, select
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
 from steerlab.pieces import count_tokens, typical_tokens
@@ -50,7 +50,7 @@ class Cost:
 @dataclass(frozen=True, eq=False)
 class TextReading:
     """One reading of every text: the streams "n l d" of some of its tokens, the row of their language and the number of
-    their text in it; and by language the mean of every text.
+    their text in it, and their ids; by language the mean of every text; and the mean norm "l" of all tokens.
     """
 
     streams: Float[Tensor, "n l d"]
@@ -58,17 +58,21 @@ class TextReading:
     text: Int[Tensor, "n"]
     means: dict[str, TextMeans]
     cost: Cost
+    ids: Int[Tensor, "n"] | None = None
+    norm: Float[Tensor, "l"] | None = None
 
 
-def read_streams(model: TracedModel, texts: Mapping[str, Sequence[str]], per_text: int = 8) -> TextReading:
-    """`resid_post` of every block at `per_text` tokens of each text, evenly spread over it (all where it has fewer), and
-    the means over all its tokens, in one pass. BOS is left out.
+def read_streams(
+    model: TracedModel, texts: Mapping[str, Sequence[str]], per_text: int = 8, sites: Sequence[Site] | None = None
+) -> TextReading:
+    """The sites (`resid_post` of every block unless given) at `per_text` tokens of each text, evenly spread over it (all
+    where it has fewer), and the means over all its tokens, in one pass. BOS is left out.
     """
     flat = [(row, i, text) for row, own in enumerate(texts.values()) for i, text in enumerate(own)]
     picked = select(model, [text for *_, text in flat], ALL, False, True, model.context_length)
-    sites = tuple(Site(layer) for layer in range(model.n_layers))
+    sites = all_layers(model) if sites is None else tuple(sites)
     mean, size = np.zeros((len(flat), len(sites), model.d_model), dtype=np.float32), np.zeros(len(flat))
-    streams, where = [], []
+    streams, where, ids, norm = [], [], [], torch.zeros(len(sites), dtype=torch.float64)
     for members, batch, mask in passes(model, picked, 4096, False, "texts"):
         real = mask.cpu()
         spots = [_spread(own, per_text) for own in real]
@@ -81,19 +85,22 @@ def read_streams(model: TracedModel, texts: Mapping[str, Sequence[str]], per_tex
             at: tuple[Tensor, ...] = (row, column, real, count),
         ) -> None:  # fmt: skip
             h = h.float().cpu()
-            part[:, site.layer] = h[at[0], at[1]]
+            part[:, sites.index(site)] = h[at[0], at[1]]
+            norm[sites.index(site)] += h.norm(dim=-1)[at[2]].sum()
             total = torch.where(at[2][..., None], h, 0.0).sum(1)
-            mean[members, site.layer] = (total / at[3].clamp(min=1)[:, None]).numpy()
+            mean[members, sites.index(site)] = (total / at[3].clamp(min=1)[:, None]).numpy()
 
         model.forward(batch, read=sites, visit=keep)
         size[members] = count.numpy()
         streams.append(part)
+        ids.append(batch.input_ids.cpu()[row, column])
         where += [flat[members[r]][:2] for r in row.tolist()]
     whole, starts = TextMeans(sites, mean, size), np.cumsum([0, *(len(own) for own in texts.values())])
     spans = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
     means = {code: whole.rows(span) for code, span in zip(texts, spans, strict=True)}
     cost, place = Cost(len(flat), sum(len(own) for own in picked.rows)), torch.tensor(where)
-    return TextReading(torch.cat(streams), place[:, 0], place[:, 1], means, cost)
+    size_all = max(float(size.sum()), 1.0)
+    return TextReading(torch.cat(streams), place[:, 0], place[:, 1], means, cost, torch.cat(ids), norm / size_all)
 
 
 def _spread(mask: Bool[Tensor, "s"], most: int) -> Int[Tensor, "m"]:

@@ -1,4 +1,5 @@
-"""What can be done to an activation `h` along a unit direction `v`: add, ablate, match, scale, rotate.
+"""What can be done to an activation `h` along a unit direction `v`: add, ablate, match, scale, rotate, or a function of
+your own.
 
 Every operator is out of place, broadcasts `v`, `strength` and `target` against `h`, computes half-precision
 input in float32 and returns the dtype of `h`. Where `strength` is 0 the output is bitwise `h`, whatever `h`
@@ -7,11 +8,16 @@ holds (NaN and -0.0 too).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from steerlab.errors import SteerlabError
 
 # (h "... d", v "... d" of unit length, strength "... 1" or scalar, target "... 1" or scalar) -> "... d"
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -101,6 +107,67 @@ OPERATORS: dict[str, Operator] = {
     "scale": scale,
     "rotate": rotate,
 }
+
+
+def apply(
+    operator: str | Operator,
+    h: Float[Tensor, "*b d"],
+    v: Float[Tensor, "*#b d"],
+    strength: Float[Tensor, "..."],
+    target: Float[Tensor, "..."],
+) -> Float[Tensor, "*b d"]:
+    """An operator by its name in `OPERATORS`, or a function of your own, which is given everything in float32 (or wider) and
+    whose result is used where `strength` is not 0.
+    """
+    if isinstance(operator, str):
+        return OPERATORS[operator](h, v, strength, target)
+    return _settle(h, strength, operator(*_widen(h, v, strength, target)))
+
+
+def name_of(operator: str | Operator) -> str:
+    """How an operator stands in a record: its name, a function of your own as module.name@hash of its instructions."""
+    if isinstance(operator, str):
+        return operator
+    own: Any = operator
+    name = f"{getattr(own, '__module__', '')}.{getattr(own, '__qualname__', type(own).__qualname__)}"
+    code = getattr(own, "__code__", None)
+    if code is None:
+        return name
+    constants = [one for one in code.co_consts if not hasattr(one, "co_code")]  # inner functions have no stable words
+    return f"{name}@{hashlib.sha256(code.co_code + repr(constants).encode()).hexdigest()[:8]}"
+
+
+@cache
+def check(operator: Operator) -> None:
+    """Refuse a function that is no operator, after trying it on a few random activations "2 3 d".
+
+    Raises `SteerlabError` where the result has another shape or is not finite, where strength 0 changes anything, where
+    `h` is written to, and where a token's result depends on the other tokens or rows (a batch must equal its singles, and
+    a step under a KV cache the whole text).
+    """
+    source = torch.Generator().manual_seed(0)
+    h, v = (torch.randn(shape, generator=source) for shape in ((2, 3, 8), (2, 1, 8)))
+    v = v / v.norm(dim=-1, keepdim=True)
+    strength, target = torch.full((2, 1, 1), 0.5), torch.full((2, 1, 1), 0.25)
+    before = h.clone()
+    whole, still = operator(h, v, strength, target), operator(h, v, torch.zeros_like(strength), target)
+    wrong = ""
+    if not isinstance(whole, Tensor) or whole.shape != h.shape or not bool(whole.isfinite().all()):
+        what = f"a tensor of shape {tuple(whole.shape)}" if isinstance(whole, Tensor) else f"a {type(whole).__name__}"
+        wrong = (
+            f"returned {what} for finite activations of shape {tuple(h.shape)}: return finite ones of the same shape"
+        )
+    elif not torch.equal(h, before):
+        wrong = "writes to the activations it is given: return a new tensor"
+    elif not torch.allclose(still, h, atol=1e-5):
+        wrong = "changes activations at strength 0: let the strength scale what it does, and put other numbers into the target"
+    else:
+        parts = [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(3)]
+        alone = [operator(h[i, j], v[i], strength[i], target[i]) for i, j in parts]
+        if not all(torch.allclose(one, whole[at], atol=1e-5) for one, at in zip(alone, parts, strict=True)):
+            wrong = "gives a token another result beside other tokens than alone: compute every token from itself only"
+    if wrong:
+        raise SteerlabError(f"operator {name_of(operator)} {wrong}.")
 
 
 def _widen(h: Tensor, v: Tensor, strength: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -26,10 +26,11 @@ from steerlab.evaluation import (
 from steerlab.evaluation.human import HumanTexts, example_corpus, human_texts
 from steerlab.generation import Settings
 from steerlab.model import TracedModel
+from steerlab.origin import keep
 from steerlab.steering import Intervention
 from steerlab.store import RunFolder
 from steerlab.synthesis import Cell, Written, check, synthesize
-from steerlab.tasks import few_shot_examples, task
+from steerlab.tasks import Task, few_shot_examples, task
 
 PROMPTS = ("target", "none", "english")
 
@@ -39,7 +40,7 @@ class SynthesisConfig:
     """What to write. The same object is the command's options, the run's key and its record."""
 
     languages: tuple[str, ...]
-    tasks: tuple[str, ...] = ("topic",)
+    tasks: tuple[str | Task, ...] = ("topic",)
     model: str = "polyglot-mini"
     per_label: int = 20
     prompt: str = "target"  # the language the prompt names: the target, none, or English
@@ -105,7 +106,7 @@ def write_data(
     progress: bool = True,
 ) -> tuple[Written, list[Cell], RunFolder]:
     """Write every condition into the run folder `out`; a killed run continues when called again with the same
-    arguments.
+    arguments. The folder keeps its vectors and what else a repetition needs (`steerlab.origin`).
 
     Raises `SteerlabError` when `out` holds another run, and as `synthesize` does, for bad input before `out` is touched.
     """
@@ -118,6 +119,7 @@ def write_data(
     }
     run = RunFolder.open(out, record)
     try:
+        keep(run, model, cells)
         written = synthesize(
             model,
             cells,
@@ -210,5 +212,7 @@ def leakage(
     groups = {f"vectors {name}": list(texts) for name, texts in vector_texts.items()}
     for code in config.languages:
         for name in config.tasks:
-            groups[f"test {name} {code}"] = list(human_texts(name, code, root, config.source or None).test_texts)
+            groups[f"test {task(name).name} {code}"] = list(
+                human_texts(name, code, root, config.source or None).test_texts
+            )
     return overlap_report(groups)

@@ -7,15 +7,15 @@ A plan is compiled once per batch into a `CompiledPlan` (steerlab.compiled), whi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from steerlab.compiled import CompiledPlan, Part, TokenContext, build
 from steerlab.errors import SteerlabError
-from steerlab.operators import OPERATORS
+from steerlab.operators import OPERATORS, Operator, check, name_of
 from steerlab.types import ALL, Positions, Site
 from steerlab.vectors import SteeringVector
 
@@ -52,13 +52,16 @@ class Intervention:
     match, scale) or radians (rotate) and take "raw" only. `positions` are counted from the end of the prompt,
     see `Positions`.
 
-    Raises `SteerlabError` on an unknown operator, on numbers that are not finite, on a unit without meaning for
-    the operator, and on layers the vector has no direction for.
+    An operator of your own is a function like those in `steerlab.operators`: (h, v, strength, target) -> h, all float32; its
+    result is used where the strength is not 0. Its strength and target are raw.
+
+    Raises `SteerlabError` on an unknown operator, on a function that is none (see `operators.check`), on numbers that are
+    not finite, on a unit without meaning for the operator, and on layers the vector has no direction for.
     """
 
     vector: SteeringVector
     layers: tuple[int, ...] | int
-    operator: OperatorName = "add"
+    operator: OperatorName | Operator = "add"
     strength: float | int = 1.0
     unit: Unit = "raw"
     target: float | int = 0.0
@@ -69,19 +72,24 @@ class Intervention:
         object.__setattr__(self, "layers", self.at)
         object.__setattr__(self, "strength", float(self.strength))  # 25 and 25.0 are one description in run records
         object.__setattr__(self, "target", float(self.target))
-        if self.operator not in OPERATORS:
-            raise SteerlabError(f"operator {self.operator!r} is not known: choose one of {', '.join(OPERATORS)}.")
+        if callable(self.operator):
+            check(self.operator)
+        elif self.operator not in OPERATORS:
+            raise SteerlabError(
+                f"operator {self.operator!r} is not known: choose one of {', '.join(OPERATORS)}, or give a function."
+            )
         if not (math.isfinite(self.strength) and math.isfinite(self.target)):
             raise SteerlabError(
                 f"strength {self.strength} and target {self.target} were given: both must be finite numbers."
             )
         if self.unit not in ("raw", "residual"):
             raise SteerlabError(f"unit {self.unit!r} is not known: choose 'raw' or 'residual'.")
-        if self.target != 0.0 and self.operator != "match":
-            raise SteerlabError(f"target {self.target} was given for {self.operator!r}: only 'match' has a target.")
-        if self.unit == "residual" and self.operator not in _LENGTH:
+        name = name_of(self.operator)
+        if self.target != 0.0 and isinstance(self.operator, str) and name != "match":
+            raise SteerlabError(f"target {self.target} was given for {name!r}: only 'match' has a target.")
+        if self.unit == "residual" and name not in _LENGTH:
             raise SteerlabError(
-                f"unit 'residual' was given for {self.operator!r}, "
+                f"unit 'residual' was given for {name!r}, "
                 "whose strength is a fraction or an angle and not a length: use unit 'raw'."
             )
         if not self.at or len(set(self.at)) != len(self.at):
@@ -99,7 +107,7 @@ class Intervention:
     def numbers(self, layer: int) -> tuple[float, float]:
         """(strength, target) at `layer`, lengths in activation units."""
         length = self.vector.norm_at(layer) if self.unit == "residual" else 1.0
-        which = _LENGTH.get(self.operator)
+        which = _LENGTH.get(name_of(self.operator))
         return self.strength * (length if which == "strength" else 1.0), self.target * (
             length if which == "target" else 1.0
         )
@@ -112,13 +120,36 @@ class Intervention:
             "model": self.vector.provenance.model,
             "stream": self.vector.stream,
             "layers": list(self.at),
-            "operator": self.operator,
+            "operator": name_of(self.operator),
             "strength": self.strength,
             "unit": self.unit,
             "target": self.target,
             "positions": str(self.positions),
             "gate": None if self.gate is None else {"threshold": self.gate.threshold, "above": self.gate.above},
         }
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any], vector: SteeringVector) -> Intervention:
+        """The intervention `to_json` described, with the vector itself, which a description only names.
+
+        Raises `SteerlabError` for another vector than the one described, for positions by token id, and for an operator that
+        is a function.
+        """
+        facts = {**record, "positions": Positions.parse(str(record["positions"]))}
+        named, stream = facts.pop("vector"), facts.pop("stream")
+        if (named, stream) != (vector.name, vector.stream):
+            raise SteerlabError(
+                f"an intervention along {named!r} ({stream}) was described and vector {vector.name!r} ({vector.stream}) given: "
+                "give the vector it was made with."
+            )
+        if facts["operator"] not in OPERATORS:
+            raise SteerlabError(
+                f"the operator {facts['operator']} is a function, which no record can hold: make the intervention in Python."
+            )
+        del facts["method"], facts["model"]
+        gate = facts.pop("gate")
+        layers = tuple(facts.pop("layers"))
+        return Intervention(vector, layers, gate=None if gate is None else Gate(**gate), **facts)
 
 
 @dataclass(frozen=True)

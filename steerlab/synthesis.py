@@ -4,76 +4,32 @@ resumable to the byte.
 A *cell* is one condition of one task in one language (unsteered Javanese topic sentences, say). Its slots are
 labels x numbers. Round r draws attempt r of every open slot; the batches of a round follow from what the
 earlier rounds accepted, and that from the configuration alone, so a run that was killed continues with the same
-batches and ends with the same bytes.
+batches and ends with the same bytes. A round of guided cells goes in waves, each with what the waves before it
+accepted as negatives (`cells.waves`), for the same reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from tqdm import tqdm
+
+from steerlab.cell_pools import Pools, check_guidance
+from steerlab.cells import Cell, Guidance, Slot, waves
 from steerlab.data.leakage import normalise
 from steerlab.errors import SteerlabError
-from steerlab.generation import Progress, Request, Settings, generate_batches
+from steerlab.generation import Progress, Request, Sample, Settings, generate_batches
 from steerlab.model import TracedModel
-from steerlab.steering import Intervention, Plan
+from steerlab.steering import Plan
 from steerlab.store import RunFolder
-from steerlab.tasks import Task, check_label, postprocess, prompt, task
+from steerlab.tasks import postprocess, task
 
-DRAFTS, SAMPLES = "drafts.jsonl", "samples.jsonl"
+__all__ = ["Cell", "Guidance", "Seen", "Slot", "Written", "check", "synthesize"]
+
+DRAFTS, SAMPLES, NEGATIVES = "drafts.jsonl", "samples.jsonl", "negatives.jsonl"
 SHINGLE = 5  # characters
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One condition: what to write, behind which prompt, under which interventions.
-
-    `prompt_language` is the language the prompt names; None names none. `shots` are the few-shot examples of
-    each label.
-    """
-
-    condition: str
-    language: str
-    task: str | Task
-    interventions: tuple[Intervention, ...] = ()
-    prompt_language: str | None = None
-    shots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    labels: tuple[str, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        """Names the cell in files and tables."""
-        return f"{self.language}/{task(self.task).name}/{self.condition}"
-
-    def chosen_labels(self) -> tuple[str, ...]:
-        """The labels to write. Raises `SteerlabError` for one the task does not have, or one given twice."""
-        chosen = task(self.task)
-        for label in self.labels or ():
-            check_label(chosen, label)
-        if len(set(self.labels or ())) != len(self.labels or ()):
-            raise SteerlabError(f"the labels of cell {self.name} are {list(self.labels or ())}: give each once.")
-        return self.labels or chosen.labels
-
-    def to_json(self) -> dict[str, object]:
-        """What decides the cell's samples, for the run's config."""
-        return {
-            "condition": self.condition,
-            "language": self.language,
-            "task": task(self.task).name,
-            "prompt_language": self.prompt_language,
-            "labels": list(self.chosen_labels()),
-            "shots": {k: list(v) for k, v in self.shots.items()},
-            "interventions": Plan((self.interventions,)).to_json()[0],
-        }
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Place number `index` of one label in one cell."""
-
-    cell: int
-    label: str
-    index: int
 
 
 class Seen:
@@ -125,12 +81,18 @@ class Written:
 
 
 def check(
-    model: TracedModel, cells: Sequence[Cell], per_label: int, settings: Settings, batch_rows: int, max_tries: int
+    model: TracedModel,
+    cells: Sequence[Cell],
+    per_label: int,
+    settings: Settings,
+    batch_rows: int,
+    max_tries: int,
+    base: TracedModel | None = None,
 ) -> None:
     """Refuse what cannot be written, before a byte of it is.
 
-    Raises `SteerlabError` for counts below 1, no or repeated cells, interventions the model cannot take, and a prompt
-    that leaves no room for its answer.
+    Raises `SteerlabError` for counts below 1, no or repeated cells, interventions the model cannot take, a prompt
+    that leaves no room for its answer, and guidance that cannot be given.
     """
     if per_label < 1:
         raise SteerlabError(f"{per_label} samples per label were asked for: ask for at least 1.")
@@ -141,18 +103,15 @@ def check(
     if len(set(names)) != len(names) or not names:
         raise SteerlabError(f"the cells are {names}: give at least one, each once.")
     Plan(tuple(cell.interventions for cell in cells)).check(model.d_model, model.n_layers)
-    texts = [_prompt(cell, label) for cell in cells for label in cell.chosen_labels()]
-    longest = max(len(row) for row in model.token_rows(list(dict.fromkeys(texts)), chat=True))
+    texts = {(task(cell.task).chat, cell.prompt(label)): None for cell in cells for label in cell.chosen_labels()}
+    longest = max(len(model.token_rows([text], chat)[0]) for chat, text in texts)
     need = longest + settings.max_new_tokens
     if need > model.context_length:
         raise SteerlabError(
             f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones need {need} positions, and {model.name} has "
             f"{model.context_length}: use fewer examples in the prompt, or lower max_new_tokens."
         )
-
-
-def _prompt(cell: Cell, label: str) -> str:
-    return prompt(task(cell.task), label, cell.prompt_language, cell.shots.get(label, ()))
+    check_guidance(model, base, cells, settings.max_new_tokens)
 
 
 def synthesize(
@@ -167,6 +126,7 @@ def synthesize(
     near_duplicate: float = 0.9,
     progress: bool = True,
     on_batch: Callable[[int, int], None] | None = None,
+    base: TracedModel | None = None,
 ) -> Written:
     """Fill `per_label` slots for every label of every cell, all cells in mixed batches, and leave
     `samples.jsonl` in the run folder.
@@ -174,92 +134,120 @@ def synthesize(
     A sample's key is (language, task, label, number, attempt) and not the condition, so that steered and
     unsteered samples share their noise. A text that is empty or repeats one of its cell is drawn again, at most
     `max_tries` times in all; a slot that stays empty is reported in `unfilled`. `on_batch` is told the texts and
-    tokens of every batch once it is on the disk.
+    tokens of every batch once it is on the disk. base: what guided cells are contrasted with (see
+    `generation.generate`); rows of guided cells name their negatives, and `negatives.jsonl` holds the texts the
+    pools started from.
 
     Raises `SteerlabError` as `check` does, and where the folder cannot be written.
     """
-    check(model, cells, per_label, settings, batch_rows, max_tries)
+    check(model, cells, per_label, settings, batch_rows, max_tries, base)
     names = [cell.name for cell in cells]
     slots = [
         Slot(c, label, i) for c, cell in enumerate(cells) for label in cell.chosen_labels() for i in range(per_label)
     ]
+    pools = Pools(model, cells, settings.seed, settings.max_new_tokens)
+    writer = _Writer(model, cells, run, settings, batch_rows, progress, on_batch, base, pools, Progress())
     seen = [Seen(near_duplicate) for _ in cells]
-    rejected: dict[str, dict[str, int]] = {name: {} for name in names}
-    cost = Progress()
+    rejected: dict[str, dict[str, int]] = {name: Counter() for name in names}
+    writer.keep_starts()
     open_slots = slots
-    for attempt in range(max_tries):
-        if not open_slots:
-            break
-        drafts = _round(model, cells, open_slots, attempt, run, settings, batch_rows, progress, cost, on_batch)
-        accepted, left = [], []
-        for slot, draft in zip(open_slots, drafts, strict=True):
-            why = seen[slot.cell].reject(str(draft["text"]))
-            if why is None:
-                accepted.append({"cell": names[slot.cell], **draft})
-            else:
-                counts = rejected[names[slot.cell]]
-                counts[why] = counts.get(why, 0) + 1
-                left.append(slot)
-        if str(attempt) not in run.completed_batches(SAMPLES):
-            run.append(SAMPLES, accepted, batch=str(attempt))
-        open_slots = left
-    unfilled: dict[str, int] = {}
-    for slot in open_slots:
-        place = f"{names[slot.cell]}/{slot.label}"
-        unfilled[place] = unfilled.get(place, 0) + 1
+    with tqdm(total=len(slots), unit="text", desc="accepted", disable=not (progress and pools.pools)) as bar:
+        for attempt in range(max_tries):
+            left: list[Slot] = []
+            for wave, members in enumerate(waves(cells, open_slots)):
+                drafts = writer.draw(members, attempt, wave)
+                accepted = []
+                for slot, draft in zip(members, drafts, strict=True):
+                    why = seen[slot.cell].reject(str(draft["text"]))
+                    if why is None:
+                        accepted.append({"cell": names[slot.cell], **draft})
+                        pools.accept(slot, str(draft["text"]))
+                    else:
+                        rejected[names[slot.cell]][why] += 1
+                        left.append(slot)
+                name = _name(attempt, wave)
+                if name not in run.completed_batches(SAMPLES):
+                    run.append(SAMPLES, accepted, batch=name)
+                bar.update(len(accepted))
+            open_slots = left
+    unfilled = Counter(f"{names[slot.cell]}/{slot.label}" for slot in open_slots)
     order = {(names[s.cell], s.label, s.index): n for n, s in enumerate(slots)}
     rows = sorted(run.read(SAMPLES), key=lambda r: order[r["cell"], r["label"], r["index"]])
-    return Written(rows, rejected, unfilled, cost)
+    return Written(rows, {name: dict(own) for name, own in rejected.items()}, dict(unfilled), writer.cost)
 
 
-def _round(
-    model: TracedModel,
-    cells: Sequence[Cell],
-    slots: Sequence[Slot],
-    attempt: int,
-    run: RunFolder,
-    settings: Settings,
-    batch_rows: int,
-    progress: bool,
-    cost: Progress,
-    on_batch: Callable[[int, int], None] | None,
-) -> list[dict[str, object]]:
-    """Draw attempt `attempt` of every slot, batch by batch, skipping what an earlier process has already drawn."""
-    requests = []
-    for slot in slots:
-        cell = cells[slot.cell]
-        chosen = task(cell.task)
-        key = (cell.language, chosen.name, slot.label, slot.index, attempt)
-        requests.append(Request(_prompt(cell, slot.label), key, cell.interventions))
-    done = run.completed_batches(DRAFTS)
-    prefix = f"{attempt}-"
-    skip = {int(name.removeprefix(prefix)) for name in done if name.startswith(prefix)}
-    batches = generate_batches(
-        model, requests, settings, batch_rows=batch_rows, skip=skip, progress=progress, counter=cost
-    )
-    for number, members, samples in batches:
-        rows = []
-        for i, sample in zip(members, samples, strict=True):
-            slot = slots[i]
-            rows.append(
-                {
-                    "slot": i,
-                    "condition": cells[slot.cell].condition,
-                    "attempt": attempt,
-                    "language": cells[slot.cell].language,
-                    "task": task(cells[slot.cell].task).name,
-                    "label": slot.label,
-                    "index": slot.index,
-                    "key": list(requests[i].key),
-                    "text": postprocess(sample.text),
-                    "tokens": len(sample.tokens),
-                    "prompt_tokens": sample.prompt_tokens,
-                    "ended": sample.ended,
-                    "interventions": Plan((cells[slot.cell].interventions,)).to_json()[0],
-                }
-            )
-        run.append(DRAFTS, rows, batch=f"{prefix}{number}")
-        if on_batch is not None:
-            on_batch(len(members), sum(len(sample.tokens) for sample in samples))
-    mine = {int(row["slot"]): row for row in run.read(DRAFTS) if row["attempt"] == attempt}
-    return [{k: v for k, v in mine[i].items() if k != "slot"} for i in range(len(slots))]
+def _name(attempt: int, wave: int) -> str:
+    """The part of a batch's name that says which round and wave it is of; the first wave is the round's own name."""
+    return f"{attempt}.{wave}" if wave else str(attempt)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Draws drafts for slots, batch by batch, skipping what an earlier process has already drawn."""
+
+    model: TracedModel
+    cells: Sequence[Cell]
+    run: RunFolder
+    settings: Settings
+    batch_rows: int
+    progress: bool
+    on_batch: Callable[[int, int], None] | None
+    base: TracedModel | None
+    pools: Pools
+    cost: Progress
+
+    def keep_starts(self) -> None:
+        """The texts the pools start from, once; nothing where no cell is guided."""
+        for digest, rows in self.pools.starts():
+            if digest not in self.run.completed_batches(NEGATIVES):
+                self.run.append(NEGATIVES, rows, batch=digest)
+
+    def draw(self, slots: Sequence[Slot], attempt: int, wave: int) -> list[dict[str, object]]:
+        """The draft rows of this attempt for these slots, in their order."""
+        requests, guidance = [], []
+        for slot in slots:
+            cell = self.cells[slot.cell]
+            key = (cell.language, task(cell.task).name, slot.label, slot.index, attempt)
+            guided, told = self.pools.guided(slot, key)
+            requests.append(Request(cell.prompt(slot.label), key, cell.interventions, task(cell.task).chat, guided))
+            guidance.append(told)
+        prefix = f"{_name(attempt, wave)}-"
+        done = self.run.completed_batches(DRAFTS)
+        skip = {int(name.removeprefix(prefix)) for name in done if name.startswith(prefix)}
+        batches = generate_batches(
+            self.model, requests, self.settings, batch_rows=self.batch_rows, skip=skip,
+            progress=self.progress and not self.pools.pools,  # waves share the bar of accepted texts
+            counter=self.cost, base=self.base,
+        )  # fmt: skip
+        for number, members, samples in batches:
+            rows = []
+            for i, sample in zip(members, samples, strict=True):
+                row = self._row(slots[i], attempt, requests[i], sample)
+                more = ({"wave": wave} if wave else {}) | ({"guidance": guidance[i]} if guidance[i] else {})
+                rows.append({"slot": i, **row, **more})
+            self.run.append(DRAFTS, rows, batch=f"{prefix}{number}")
+            if self.on_batch is not None:
+                self.on_batch(len(members), sum(len(sample.tokens) for sample in samples))
+        mine = {
+            int(row["slot"]): row
+            for row in self.run.read(DRAFTS)
+            if row["attempt"] == attempt and row.get("wave", 0) == wave
+        }
+        return [{k: v for k, v in mine[i].items() if k not in ("slot", "wave")} for i in range(len(slots))]
+
+    def _row(self, slot: Slot, attempt: int, request: Request, sample: Sample) -> dict[str, object]:
+        cell = self.cells[slot.cell]
+        return {
+            "condition": cell.condition,
+            "attempt": attempt,
+            "language": cell.language,
+            "task": task(cell.task).name,
+            "label": slot.label,
+            "index": slot.index,
+            "key": list(request.key),
+            "text": postprocess(sample.text, cell.task),
+            "tokens": len(sample.tokens),
+            "prompt_tokens": sample.prompt_tokens,
+            "ended": sample.ended,
+            "interventions": Plan((cell.interventions,)).to_json()[0],
+        }

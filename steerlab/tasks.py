@@ -1,21 +1,71 @@
-"""What the model is asked to write: labels, prompts and post-processing (wording of Cegin et al., arXiv
-2606.18389).
+"""What the model is asked to write: labels, prompts, when to stop, and post-processing.
+
+`TASKS` are the labelled tasks of Cegin et al. (arXiv 2606.18389) in any language, put to the model by its template. `EXPERT_TASKS` are
+those of O'Neill et al. (arXiv 2308.07645), in English, plain text that an expert continues: no chat template around it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from string import Formatter
 
 from steerlab.data.corpus import Corpus
 from steerlab.data.languages import language as find_language
+from steerlab.data.multiple_choice import LETTERS
 from steerlab.errors import SteerlabError
 
 FIELDS = ("label", "in_language", "in_name", "examples")
 QUOTES = "\"'`´‘’‚‛“”„‟‹›«»″״「」『』"
+PLAIN = "### Instruction: {instruction}\n ### {slot}: "
+_ANSWER = re.compile(r"(Answer:\s*)([A-E])\b.*")
+_SIXTH = re.compile(r"(?:(?<=\s)|^)F\.|>")
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How an answer ends: the strings that stop it (beside end-of-text), the longest it may be in tokens, and what tidies it up."""
+
+    tidy: Callable[[str], str]
+    stop: tuple[str, ...] = ("\n",)
+    max_new_tokens: int = 128
+
+
+def tidy_line(text: str) -> str:
+    """The first line of an answer that is not blank, without quotation marks and white space at its ends."""
+    for line in text.splitlines():
+        stripped = line.strip().strip(QUOTES + " \t\u00a0").strip()
+        if stripped:
+            return stripped
+    return ""
+
+
+def tidy_sentence(text: str) -> str:
+    """The first line that is not blank, ended by one full stop unless by ? or !."""
+    line = next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "").rstrip(" .")
+    return line if not line or line[-1] in "?!" else f"{line}."
+
+
+def tidy_comment(text: str) -> str:
+    """Up to the mark `###`, line breaks as spaces."""
+    return " ".join(text.split("###")[0].split())
+
+
+def tidy_question(text: str) -> str:
+    """Up to a sixth choice (`F.`) or a `>`; after the answer's letter nothing but a full stop."""
+    return _ANSWER.sub(r"Answer: \2.", " ".join(_SIXTH.split(" ".join(text.split()))[0].split()))
+
+
+# A sentence ends a hypothesis here; the authors' were questions, and stopped at "?". They wrapped comments in ### marks.
+FINISHES: dict[str, Finish] = {
+    "line": Finish(tidy_line),
+    "sentence": Finish(tidy_sentence, ("\n",), 100),
+    "comment": Finish(tidy_comment, ("###",), 75),
+    "question": Finish(tidy_question, ("\n", ">", " F."), 75),
+}
 
 
 @dataclass(frozen=True)
@@ -24,16 +74,25 @@ class Task:
 
     In the templates `{label}` is the label, `{in_language}` becomes " in Javanese language" and `{in_name}` "
     in Javanese" (nothing when the prompt names no language), and `{examples}`, in `few_shot` only, the numbered
-    examples, one a line. Raises `SteerlabError` on no labels, a repeated label, or a template that lacks a
-    field or has an unknown one.
+    examples, one a line. `chat`: the prompt goes behind the model's template; else it is plain text to continue.
+    `finish`: how an answer ends, by its name in `FINISHES`. `source`: the data set of real texts, of a task that has
+    one. Raises `SteerlabError` on no labels, a repeated label, a template that lacks a field or has an unknown one,
+    and an unknown finish.
     """
 
     name: str
     labels: tuple[str, ...]
     zero_shot: str
     few_shot: str
+    chat: bool = True
+    finish: str = "line"
+    source: str = ""
 
     def __post_init__(self) -> None:
+        if self.finish not in FINISHES:
+            raise SteerlabError(
+                f"task {self.name!r} has the finish {self.finish!r}: give one of {', '.join(FINISHES)}."
+            )
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise SteerlabError(f"task {self.name!r} has the labels {list(self.labels)}: give at least one, each once.")
         for kind, template, needed in (
@@ -66,15 +125,47 @@ TOPIC = Task(
 TASKS: dict[str, Task] = {task.name: task for task in (TOPIC, SENTIMENT)}
 
 
+def _plain(name: str, labels: tuple[str, ...], instruction: str, slot: str, finish: str, source: str) -> Task:
+    """A task whose prompt is an instruction and the slot the text stands in."""
+    zero_shot = PLAIN.format(instruction=instruction, slot=slot)
+    few_shot = PLAIN.format(instruction=f"{instruction} Examples:\n{{examples}}", slot=slot)
+    return Task(name, labels, zero_shot, few_shot, chat=False, finish=finish, source=source)
+
+
+# The authors had a chat model turn 1,000 astronomy abstracts into questions. Here the expert learns the authors' own one-sentence
+# claims of machine-learning papers: real text, and no closed model between the data and the expert.
+HYPOTHESES = _plain(
+    "hypotheses",
+    ("hypothesis",),
+    "Write a scientific {label} in one sentence.",
+    "Hypothesis",
+    "sentence",
+    "scitldr",
+)
+COMMENTS = _plain(
+    "comments", ("toxic", "non-toxic"), "Write a {label} comment.", "Comment", "comment", "toxic-comments"
+)
+COMMONSENSE = _plain(
+    "commonsense",
+    ("commonsense",),
+    f"Write a {{label}} question with the choices {', '.join(LETTERS[:-1])} and {LETTERS[-1]}, and its answer.",
+    "Multiple-choice question",
+    "question",
+    "commonsense-qa",
+)
+EXPERT_TASKS: dict[str, Task] = {task.name: task for task in (HYPOTHESES, COMMENTS, COMMONSENSE)}
+
+
 def task(name: str | Task) -> Task:
     """The task of that name, or the task itself. Raises `SteerlabError` naming the known ones and the nearest."""
     if isinstance(name, Task):
         return name
-    if name in TASKS:
-        return TASKS[name]
-    close = get_close_matches(name.casefold(), TASKS, n=1, cutoff=0.5)
+    known = TASKS | EXPERT_TASKS
+    if name in known:
+        return known[name]
+    close = get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise SteerlabError(f"task {name!r} is not known: give one of {', '.join(TASKS)}{hint}")
+    raise SteerlabError(f"task {name!r} is not known: give one of {', '.join(known)}{hint}")
 
 
 def check_label(chosen: Task, label: str) -> None:
@@ -119,10 +210,6 @@ def few_shot_examples(corpus: Corpus, label: str, k: int = 5, seed: int = 42, po
     return tuple(random.Random(seed).sample(texts, k))
 
 
-def postprocess(text: str) -> str:
-    """The first line of an answer that is not blank, without quotation marks and white space at its ends."""
-    for line in text.splitlines():
-        stripped = line.strip().strip(QUOTES + " \t\u00a0").strip()
-        if stripped:
-            return stripped
-    return ""
+def postprocess(text: str, task_name: str | Task | None = None) -> str:
+    """An answer, tidied up as its task wants it; without a task, its first line without quotation marks (`tidy_line`)."""
+    return (FINISHES["line"] if task_name is None else FINISHES[task(task_name).finish]).tidy(text)

@@ -11,9 +11,11 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from steerlab import tensorfile
+from steerlab.choice import Choice
 from steerlab.errors import SteerlabError
 from steerlab.provenance import Provenance
 from steerlab.types import STREAMS, Stream
+from steerlab.vector_view import vector_html
 
 _UNIT_TOLERANCE = 1e-4
 _KIND, _SCHEMA = "vector", 1
@@ -26,7 +28,8 @@ class SteeringVector:
 
     `direction` "l d": unit rows, row i belongs to block `layers[i]`. `raw_norm` "l": length of the estimate
     before it was made unit. `residual_norm` "l": mean L2 norm of single activations there, NaN where it was not
-    measured. `counts`: weight (tokens or texts) on the positive and on the negative side.
+    measured. `counts`: weight (tokens or texts) on the positive and on the negative side. `choice`: how it is best used,
+    where that was found out (`steerlab.ablation.selection`); a vector made from this one in another direction has none.
     """
 
     name: str
@@ -37,6 +40,8 @@ class SteeringVector:
     layers: tuple[int, ...]
     stream: Stream = "resid_post"
     provenance: Provenance = field(default_factory=Provenance)
+    choice: Choice | None = None
+    _repr_html_ = vector_html
 
     def __post_init__(self) -> None:
         if len(set(self.layers)) != len(self.layers) or any(layer < 0 for layer in self.layers):
@@ -61,6 +66,11 @@ class SteeringVector:
             raise SteerlabError(
                 f"vector {self.name!r} has no finite unit direction with a positive raw norm at layer {layer}: "
                 "build it with SteeringVector.from_raw, which normalises and names the layer that can not be."
+            )
+        if self.choice is not None and not set(self.choice.layers) <= set(self.layers):
+            raise SteerlabError(
+                f"vector {self.name!r} has layers {_spans(self.layers)}, and its choice names {_spans(self.choice.layers)}: "
+                "choose among the layers it has."
             )
 
     @staticmethod
@@ -142,13 +152,14 @@ class SteeringVector:
             name=f"{factor:g}*{self.name}",
             direction=self.direction * (1.0 if factor > 0 else -1.0),
             raw_norm=self.raw_norm * abs(factor),
+            choice=self.choice if factor > 0 else None,
         )
 
     __rmul__ = __mul__
 
     def __neg__(self) -> SteeringVector:
         """The opposite direction; the two sides of the contrast change places."""
-        return replace(self, name=f"-{self.name}", direction=-self.direction, counts=self.counts[::-1])
+        return replace(self, name=f"-{self.name}", direction=-self.direction, counts=self.counts[::-1], choice=None)
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
         """The sum of the raw rows, for vectors of one model, stream, width and set of layers."""
@@ -177,9 +188,11 @@ class SteeringVector:
         return self._from64(name, left, self.provenance.joined(other.provenance, name))
 
     def select(self, layers: Sequence[int]) -> SteeringVector:
-        """The vector at these layers only, in this order."""
+        """The vector at these layers only, in this order; its choice goes where that names another layer."""
         rows = [self.row(layer) for layer in layers]
-        return replace(self, layers=tuple(layers), **{name: t[rows] for name, t in self._tensors().items()})
+        kept = self.choice if self.choice and set(self.choice.layers) <= set(layers) else None
+        tensors = {name: t[rows] for name, t in self._tensors().items()}
+        return replace(self, layers=tuple(layers), choice=kept, **tensors)
 
     def to(self, device: str | torch.device) -> SteeringVector:
         """A vector on `device`; this one stays where it is. Directions are always float32."""
@@ -222,6 +235,8 @@ class SteeringVector:
         try:
             facts = {**record, "counts": tuple(record["counts"]), "layers": tuple(record["layers"])}  # pyright: ignore
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
+            if "choice" in record:  # files without one are older, or nothing was chosen
+                facts["choice"] = Choice.from_json(record["choice"])
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError, SteerlabError) as error:
             raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error
@@ -231,7 +246,8 @@ class SteeringVector:
 
     def _record(self) -> dict[str, object]:
         record: dict[str, object] = {"name": self.name, "counts": list(self.counts), "stream": self.stream}
-        return {**record, "layers": list(self.layers), "provenance": self.provenance.to_json()}
+        record |= {"layers": list(self.layers), "provenance": self.provenance.to_json()}
+        return record if self.choice is None else {**record, "choice": self.choice.to_json()}
 
     def _raw64(self) -> Tensor:
         return self.direction.double() * self.raw_norm.double()[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from safetensors.torch import save_file
 
 from analyses import _language_quality
 from analyses import _similarity as shared
-from analyses import similarity_llama8b as llama
-from analyses import similarity_polyglot as polyglot
+from analyses._harness import Result
 from steerlab import data, figures
 from steerlab.data.families import LINEAGES
 from steerlab.data.means import mean_vectors
@@ -24,6 +24,8 @@ from steerlab.types import Site
 from steerlab.vectors import SteeringVector
 from tests.tiny import tiny
 
+llama: Any = importlib.import_module("analyses.07_similarity_llama8b")
+polyglot: Any = importlib.import_module("analyses.06_similarity_polyglot")
 CODES = ("cs", "sk", "ru", "da", "no", "de", "nl", "hi", "ur", "ko")
 NULLS = shared.Nulls(permutations=60, rotations=20, subsets=8)
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +41,7 @@ def _vectors(tmp_path: Path, groups: bool = True) -> dict[str, SteeringVector]:
 
 
 def test_planted_families_are_in_every_measure_with_null_and_reason(tmp_path: Path) -> None:
-    pairs, table = llama.compute(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path))
+    pairs, table = llama.measure(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path))
     assert len(pairs) == 45 and list(pairs.columns) == ["a", "b", "0", "1", "2"]
     genus = shared.of(table, "tree agreement", "genus")
     assert (genus["value"] > 0.9).all() and (genus["p"] < 0.05).all() and (genus["null_high"] < 0.7).all()
@@ -53,32 +55,34 @@ def test_planted_families_are_in_every_measure_with_null_and_reason(tmp_path: Pa
     assert table["ceiling"].isna().to_numpy().all() and min(map(len, table["reason"])) > 20  # missing, and why
     turned = shared.of(table, "turning")
     assert turned["value"].between(0, 1).all() and list(turned["layer"]) == [1, 2]
-    _, without = llama.compute(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path, groups=False))
+    _, without = llama.measure(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path, groups=False))
     assert (shared.of(without, "tree agreement", "genus")["p"] > 0.05).any()
     assert (shared.of(without, "nearest cosine")["p"] > 0.05).any()
 
 
 def test_the_matrix_of_a_layer_is_the_one_the_table_came_from(tmp_path: Path) -> None:
     vectors = _vectors(tmp_path)
-    pairs, _ = llama.compute(llama.Config(nulls=NULLS), vectors)
+    pairs, _ = llama.measure(llama.Config(nulls=NULLS), vectors)
     square = shared.square(pairs, 2)
     a, b = vectors["sk"].at(2), vectors["ur"].at(2)
     assert square.loc["sk", "ur"] == square.loc["ur", "sk"] == pytest.approx(float(a @ b), abs=1e-6)
     assert (np.diag(square) == 1).all() and list(square.index) == list(vectors)
 
 
-def test_both_figures_are_drawn_again_from_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "FOLDER", tmp_path / "figures")
-    pairs, table = llama.compute(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path))
-    record = {"layer": 1, "model": "planted"}
-    figures.save(llama.draw_matrix(pairs, 1), pairs, shared.FOLDER, llama.MATRIX, record)
-    figures.save(llama.draw(table), table, shared.FOLDER, llama.LAYERS, record)
-    before = {p.name: p.read_bytes() for p in shared.FOLDER.glob("*.[cj]s*")}
-    monkeypatch.setattr("sys.argv", ["similarity_llama8b", "--redraw"])
-    llama.main()
-    after = {p.name: p.read_bytes() for p in shared.FOLDER.glob("*.[cj]s*")}
-    assert before == after and len(after) == 4
-    assert (shared.FOLDER / f"{llama.LAYERS}.png").stat().st_size > 10_000
+def test_both_figures_are_drawn_from_tables_and_facts_alone(tmp_path: Path) -> None:
+    pairs, table = llama.measure(llama.Config(layer=1, nulls=NULLS), _vectors(tmp_path))
+    made = llama.draw(Result({llama.MATRIX: pairs, llama.LAYERS: table}, {"layer": 1}))
+    assert set(made) == {llama.MATRIX, llama.LAYERS}
+    assert "layer 1: of the 9 languages with a relative among the 10,\n9 have" in made[llama.MATRIX].get_suptitle()
+    figures.plt.close("all")
+
+
+def test_compute_reads_the_published_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _vectors(tmp_path)
+    monkeypatch.setattr(llama, "clas_path", lambda: tmp_path / "means.safetensors")
+    found = llama.compute(llama.Config(layer=2, nulls=NULLS))
+    assert list(found.tables) == [llama.MATRIX, llama.LAYERS] and found.facts == {"layer": 2, "model": "planted"}
+    assert "planted" in found.model_revision and all(len(digest) == 64 for digest in found.data.values())
 
 
 def test_a_clustered_figure_marks_every_row_and_null_bands_bound_the_null() -> None:
@@ -124,7 +128,7 @@ def _sentences(code: str, n: int) -> list[str]:
 def test_the_bundled_analysis_finds_languages_in_a_tiny_model_and_not_in_shuffled_texts() -> None:
     texts = {"ntrex": {code: _sentences(code, 24) for code in ("cs", "sk", "sl", "da", "de", "en")}}
     texts["nusax"] = {code: _sentences(code, 20) for code in ("en", "id")}
-    pairs: polyglot.Pairs = {}
+    pairs: dict[str, tuple[list[int], list[str], list[str]]] = {}
     for code in LETTERS:
         own = texts["nusax" if code == "id" else "ntrex"][code]
         made = data.degraded_pairs(own, rate=0.5, seed=0)
@@ -133,7 +137,7 @@ def test_the_bundled_analysis_finds_languages_in_a_tiny_model_and_not_in_shuffle
     pairs[polyglot.BACK] = ([], pairs["sl"][1], pairs["sl"][2])
     assert polyglot.BACK.startswith("sl ")
     config = polyglot.Config(splits=3, shuffles=4, nulls=NULLS)
-    matrix, table = polyglot.compute(config, tiny("llama"), texts, pairs)
+    matrix, table = polyglot.measure(config, tiny("llama"), texts, pairs)
     layers = tiny("llama").n_layers
     assert len(matrix) == 21 and len(matrix.columns) == 2 + layers
     sure = shared.of(table, "reliability", "language")
@@ -152,7 +156,7 @@ def test_the_bundled_analysis_finds_languages_in_a_tiny_model_and_not_in_shuffle
     angles = shared.of(table, "subspaces", "smallest angle (degrees)")
     assert angles["value"].between(0, 90).all()
     assert "model agreement" not in set(table["measure"])
-    polyglot.draw(table)
+    polyglot.draw_layers(table)
     polyglot.draw_matrix(matrix, 1)
     figures.plt.close("all")
 
@@ -185,8 +189,8 @@ def test_models_are_compared_by_their_matrices(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [llama.MATRIX, llama.LAYERS])
 def test_the_committed_tables_of_the_8b_model_hold_the_known_neighbours(name: str) -> None:
     table = pd.read_csv(ROOT / "figures" / f"{name}.csv")
-    record = json.loads((ROOT / "figures" / f"{name}.json").read_text(encoding="utf-8"))
-    assert record["layer"] == 10 and record["model"].endswith("Llama-3.1-8B-Instruct")
+    record = json.loads((ROOT / "figures" / "similarity_llama8b.json").read_text(encoding="utf-8"))
+    assert record["config"]["layer"] == 10 and record["facts"]["model"].endswith("Llama-3.1-8B-Instruct")
     known = {("sk", "cs"): 0.84, ("da", "no"): 0.95, ("ur", "hi"): 0.79, ("de", "nl"): 0.74}
     if name == llama.LAYERS:
         own = shared.of(table, "cosine")

@@ -149,18 +149,18 @@ def _interrupted(path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> bool:
     """Run until batch number `at` of this process dies in the middle of generation. False when it ended before."""
     seen, real = 0, TracedModel.decode
 
-    def dying(self: TracedModel, batch: Any, pick: Any, *rest: Any) -> Any:
+    def dying(self: TracedModel, batch: Any, pick: Any, *rest: Any, **more: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen <= at:
-            return real(self, batch, pick, *rest)
+            return real(self, batch, pick, *rest, **more)
 
         def fatal(rows: Tensor, history: Tensor, logits: Tensor, step: int) -> Tensor:
             if step == 1:
                 raise Killed
             return pick(rows, history, logits, step)
 
-        return real(self, batch, fatal, *rest)
+        return real(self, batch, fatal, *rest, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(TracedModel, "decode", dying)
@@ -257,7 +257,11 @@ def test_few_shot_prompts_and_chosen_labels_reach_the_model(tmp_path: Path) -> N
     model, seen = tiny("llama"), []
     with pytest.MonkeyPatch.context() as patch:
         real = TracedModel.decode
-        patch.setattr(TracedModel, "decode", lambda self, batch, *rest: seen.append(batch) or real(self, batch, *rest))
+        patch.setattr(
+            TracedModel,
+            "decode",
+            lambda self, batch, *rest, **more: seen.append(batch) or real(self, batch, *rest, **more),
+        )
         write(tmp_path, (cell,), model, per_label=1)
     prompt = model.decode_text(seen[0].input_ids[0][seen[0].real[0]].tolist())
     assert "positive sentiment" in prompt

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from steerlab import tasks
 from steerlab.data.corpus import Corpus, Example, SourceCard
 from steerlab.data.languages import LANGUAGES
+from steerlab.data.multiple_choice import parse
 from steerlab.errors import SteerlabError
-from steerlab.tasks import TASKS, Task, few_shot_examples, postprocess, prompt
+from steerlab.tasks import EXPERT_TASKS, FINISHES, TASKS, Task, few_shot_examples, postprocess, prompt
 
 CARD = SourceCard("mine", "https://example.org", None, "CC0-1.0", "Nobody 2026")
 
@@ -73,7 +74,7 @@ def test_a_text_with_braces_is_an_example_like_any_other():
     [
         (
             ("topics", "sports", "jv"),
-            r"task 'topics' is not known: give one of topic, sentiment; did you mean 'topic'",
+            r"task 'topics' is not known: give one of topic, sentiment, hypotheses, .*did you mean 'topic'",
         ),
         (
             ("topic", "sport", "jv"),
@@ -166,3 +167,55 @@ def test_postprocessing_twice_is_postprocessing_once(text: str):
 def test_the_tasks_are_the_paper_s():
     assert list(TASKS) == ["topic", "sentiment"] and len(TASKS["topic"].labels) == 7
     assert TASKS["sentiment"].labels == ("positive", "negative") and tasks.task(tasks.TOPIC) is tasks.TOPIC
+
+
+def test_the_expert_tasks_are_plain_text_with_a_slot():
+    assert prompt("hypotheses", "hypothesis", None) == (
+        "### Instruction: Write a scientific hypothesis in one sentence.\n ### Hypothesis: "
+    )
+    assert prompt("comments", "non-toxic", None) == "### Instruction: Write a non-toxic comment.\n ### Comment: "
+    assert prompt("commonsense", "commonsense", None, ["Why?"]).endswith(
+        " and its answer. Examples:\nExample 1: Why?\n ### Multiple-choice question: "
+    )
+    assert all(not task.chat and task.source for task in EXPERT_TASKS.values())
+    assert all(task.chat and task.finish == "line" and not task.source for task in TASKS.values())
+    assert {task.name: FINISHES[task.finish].max_new_tokens for task in EXPERT_TASKS.values()} == {
+        "hypotheses": 100,
+        "comments": 75,
+        "commonsense": 75,
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "kept"),
+    [
+        ("hypotheses", "\n  We show  that it works . \nMore", "We show that it works."),
+        ("hypotheses", "Does it work?", "Does it work?"),
+        ("hypotheses", " . ", ""),
+        ("comments", "one\ntwo ### three ###", "one two"),
+        ("commonsense", "Q? A. a B. b C. c D. d E. e F. f Answer: A", "Q? A. a B. b C. c D. d E. e"),
+        ("commonsense", "Q? A. a B. b C. c D. d E. e Answer: B because", "Q? A. a B. b C. c D. d E. e Answer: B."),
+        ("commonsense", "Q? A. a > B. b", "Q? A. a"),
+        ("topic", '"First."\nSecond', "First."),
+    ],
+)
+def test_an_answer_is_tidied_up_as_its_task_wants(task: str, answer: str, kept: str):
+    assert postprocess(answer, task) == kept
+
+
+@given(st.sampled_from(sorted(EXPERT_TASKS)), st.text("abAF.?! >#\n\u00a0E:nswer ", max_size=40))
+def test_tidying_up_twice_is_tidying_up_once(task: str, text: str):
+    once = postprocess(text, task)
+    assert postprocess(once, task) == once and "\n" not in once
+
+
+def test_a_stop_string_ends_an_answer_where_tidying_up_would_cut_it():
+    text = "Q? A. a B. b C. c D. d E. e Answer: C. and F. more > and\nmore"
+    for stop in FINISHES["question"].stop:
+        cut = text.split(stop)[0]
+        assert parse(postprocess(cut, "commonsense")) == parse(postprocess(text, "commonsense"))
+
+
+def test_an_unknown_finish_is_told():
+    with pytest.raises(SteerlabError, match="the finish 'lines': give one of line, sentence, comment, question"):
+        Task("mine", ("x",), "a {label}", "b {label} {examples}", finish="lines")

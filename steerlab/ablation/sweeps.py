@@ -10,7 +10,7 @@ import pandas as pd
 
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate
-from steerlab.generation import Request, Settings, generate
+from steerlab.generation import Request, Sample, Settings, generate
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention, Unit
 from steerlab.types import ALL, Positions
@@ -70,21 +70,29 @@ def sweep(
 
     Raises `SteerlabError` for no arms, no prompts, or samples below 1.
     """
+    requests, row = plan_sweep(arms, prompts, samples, chat)
+    texts = generate(model, requests, settings, batch_rows=batch_rows, progress=progress)
+    return pd.DataFrame([row(i, text) for i, text in enumerate(texts)])
+
+
+def plan_sweep(
+    arms: Sequence[Arm], prompts: Sequence[str], samples: int, chat: bool = True
+) -> tuple[list[Request], Callable[[int, Sample], dict[str, Any]]]:
+    """The requests of a sweep, and what makes a row of its table from the number of a request and its sample, for runs that
+    keep their texts as they go. Raises as `sweep` does.
+    """
     if not arms or not prompts or samples < 1:
         raise SteerlabError(
             f"{len(arms)} arms, {len(prompts)} prompts and {samples} samples were given: give at least one of each."
         )
     places = [(arm, p, s) for arm in arms for p in range(len(prompts)) for s in range(samples)]
-    requests = [Request(prompts[p], ("sweep", p, s), arm.interventions, chat) for arm, p, s in places]
-    texts = generate(model, requests, settings, batch_rows=batch_rows, progress=progress)
-    rows = [
-        {
-            "arm": arm.name, "layer": arm.layer, "strength": arm.strength, "prompt": p, "sample": s,
-            "text": t.text, "tokens": len(t.tokens), "ended": t.ended,
-        }
-        for (arm, p, s), t in zip(places, texts, strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
+
+    def row(i: int, t: Sample) -> dict[str, Any]:
+        arm, p, s = places[i]
+        facts = {"arm": arm.name, "layer": arm.layer, "strength": arm.strength, "prompt": p, "sample": s}
+        return {**facts, "text": t.text, "tokens": len(t.tokens), "ended": t.ended}
+
+    return [Request(prompts[p], ("sweep", p, s), arm.interventions, chat) for arm, p, s in places], row
 
 
 def score_arms(table: pd.DataFrame, score: Callable[[str, list[str]], Estimate]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Which layer and strength to use for each bundled vector: a sweep on seed 0, written to
 `vectors/recommended.json` and `vectors/sweep.csv`.
 
-`python -m steerlab.bundled.tune` (minutes). Reported results use other seeds, see analyses/language_control.py.
+`python -m steerlab.bundled.tune` (minutes). Reported results use other seeds, see analyses/02_language_control.py.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from steerlab.ablation import selection
 from steerlab.bundled.vectors import bundled_vectors, vector_texts
 from steerlab.data import find_root
 from steerlab.errors import SteerlabError
@@ -88,7 +89,7 @@ def _from_folder(path: Path, code: str) -> SteeringVector:
 def interventions(
     steering: Steering, codes: tuple[str, ...], model: TracedModel, seed: int
 ) -> dict[str, tuple[Intervention, ...]]:
-    """The interventions per language."""
+    """The interventions per language: what was asked for, else what the vector's header or the package recommends."""
     found: dict[str, tuple[Intervention, ...]] = {}
     if steering.vector == "none":
         return found
@@ -100,6 +101,9 @@ def interventions(
         )
     for code in codes:
         vector = find_vector(steering.vector, code, model, seed)
+        if vector.choice is not None and (steering.layer, steering.strength, steering.unit) == (None, None, "residual"):
+            found[code] = (selection.recommended(vector),)
+            continue
         kind = "quality" if steering.vector == "quality" else "language"  # a random one stands in for the language's
         best = recommended(f"{kind}-{code}") if steering.vector in KINDS else None  # found on the bundled vectors only
         layer, strength = best or (model.n_layers // 4, 0.5)

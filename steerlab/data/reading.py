@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,8 @@ class Table:
     """One table of a source: its path below the data folder, the columns a loader needs, and where else it can be had.
 
     `columns` are all columns in order where the file has no header. With `lines` the file is plain text and the one column is
-    its lines. Without a local folder the table comes from the Hub, else from the public file `url` at a fixed commit.
+    its lines; with `json_lines` every line is a JSON object. Without a local folder the table comes from the Hub, else from the public
+    file `url` at a fixed commit. A cell that is a list or mapping is kept as its JSON text.
     """
 
     local: str
@@ -112,12 +114,15 @@ class Table:
     quoted: bool = True
     header: bool = True
     lines: bool = False
+    json_lines: bool = False
     hub: Hub | None = None
     url: str | None = None
 
 
 def parse_table(text: str, table: Table) -> list[Row]:
     """The rows of a text, header names stripped; missing cells are empty, surplus cells and empty lines of a CSV left out."""
+    if table.json_lines:
+        return [_json_row(line, number, table) for number, line in enumerate(split_lines(text), 1) if line.strip()]
     if table.lines:
         return [{table.columns[0]: line} for line in split_lines(text)]
     quoting = csv.QUOTE_MINIMAL if table.quoted else csv.QUOTE_NONE
@@ -127,6 +132,22 @@ def parse_table(text: str, table: Table) -> list[Row]:
     if table.header and rows:
         names, rows = [name.strip() for name in rows[0]], rows[1:]
     return [dict(zip(names, [*row, *[""] * (len(names) - len(row))], strict=False)) for row in rows]
+
+
+def _json_row(line: str, number: int, table: Table) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise SteerlabError(f"line {number} of {table.local} is not a JSON object: restore the published file.")
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
 
 
 def check_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], where: str) -> None:
@@ -185,7 +206,7 @@ def _hub_rows(hub: Hub, table: Table) -> list[Row]:
         elif name == "label" and values and not isinstance(values[0], str):
             raise SteerlabError(f"{hub.repo} gives class numbers without names.")
         else:
-            columns[name] = ["" if value is None else str(value) for value in values]
+            columns[name] = [_cell(value) for value in values]
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from steerlab.data import labelled, parallel, plain
+from steerlab.data import comments, english, ifeval, labelled, parallel, plain
 from steerlab.data.corpus import Corpus, Example, SourceCard
 from steerlab.data.languages import LANGUAGES
 from steerlab.data.languages import language as find_language
@@ -20,12 +20,16 @@ ALIASES = {"dev": "valid", "validation": "valid"}
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its card, the languages and splits it has, and the reader `(root, language, split) -> (examples, dropped)`."""
+    """A data set: its card, the languages and splits it has, and the reader `(root, language, split) -> (examples, dropped)`.
+
+    `offensive` texts are read only by callers that allow them.
+    """
 
     card: SourceCard
     languages: tuple[str, ...]
     splits: tuple[str, ...]
     read: Reader
+    offensive: bool = False
 
 
 UPSTREAM = ("train", "valid", "test")
@@ -50,6 +54,11 @@ SOURCES: dict[str, Source] = {
         Source(parallel.NUSAX_MT, ("id", "jv", "su", "en"), DESIGNED, parallel.read_nusax_mt),
         Source(parallel.SLOVENE, ("sl",), DESIGNED, parallel.read_slovene_human),
         Source(plain.UD_TEXT, ("sk", "mt", "id"), ("train", "all"), plain.read_ud_text),
+        Source(english.SCITLDR, ("en",), UPSTREAM, english.read_scitldr),
+        Source(english.COMMONSENSE, ("en",), UPSTREAM, english.read_commonsense),
+        Source(comments.TOXIC_COMMENTS, ("en",), UPSTREAM, comments.read_comments, offensive=True),
+        Source(ifeval.IFEVAL, ("en",), ("all",), ifeval.read_ifeval),
+        Source(ifeval.IFEVAL_SINGLE, ("en",), ifeval.SPLITS[1:], ifeval.read_ifeval),
         Source(plain.SAMPLE, tuple(LANGUAGES), ("all", "topic", "sentiment"), plain.read_sample),
     )
 }
@@ -70,12 +79,14 @@ def load(
     split: str | None = None,
     root: Path | str | None = None,
     binary: bool = False,
+    allow_offensive: bool = False,
 ) -> Corpus:
     """The texts of a data set in one language and split.
 
     `split` defaults to `train` (to `all` for the sample set, whose splits are its tasks); `dev` and `validation` mean `valid`. Files come
     from `root` or the folder in `STEERLAB_DATA`, else from the public source through `datasets`. `binary` keeps only the rows
-    labelled positive or negative. Raises `SteerlabError` on an unknown name, language or split, and when the data cannot be read.
+    labelled positive or negative. Raises `SteerlabError` on an unknown name, language or split, for offensive texts unless
+    `allow_offensive`, and when the data cannot be read.
     """
     source = find_source(name)
     code = find_language(language).code
@@ -84,6 +95,10 @@ def load(
     wanted = ALIASES.get(split or "", split) or ("train" if "train" in source.splits else source.splits[0])
     if wanted not in source.splits:
         raise SteerlabError(f"data set {name!r} has no split {split!r}: it has {', '.join(source.splits)}.")
+    if source.offensive and not allow_offensive:
+        raise SteerlabError(
+            f"data set {name!r} holds offensive text: give allow_offensive=True (--offensive) if you want it."
+        )
     examples, dropped = source.read(find_root(root), code, wanted)
     if binary:
         kept = [example for example in examples if example.label in ("positive", "negative")]

@@ -16,13 +16,17 @@ from steerlab.types import Site
 
 
 def log_likelihood(
-    model: TracedModel, texts: Sequence[str], prompts: Sequence[str] | None = None, token_budget: int = 4096
+    model: TracedModel,
+    texts: Sequence[str],
+    prompts: Sequence[str] | None = None,
+    token_budget: int = 4096,
+    chat: bool = True,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Sum of natural-log probabilities of each text's tokens under the unsteered model, and their number.
 
     Without prompts a text stands behind BOS alone (a tokenizer without BOS leaves the first token out); with
-    prompts, behind its instruction in the model's template. What does not fit the context is cut off at the end; a text
-    without a token of its own has NaN and 0.
+    prompts, behind its instruction in the model's template (chat=False: behind the prompt as it is). What does not
+    fit the context is cut off at the end; a text without a token of its own has NaN and 0.
     """
     if prompts is not None and len(prompts) != len(texts):
         raise SteerlabError(f"{len(texts)} texts and {len(prompts)} prompts were given: give one prompt per text.")
@@ -35,7 +39,7 @@ def log_likelihood(
         rows = model.token_rows([texts[i] for i in filled])
         heads = [1] * len(rows)
     else:
-        rendered = model.token_rows([prompts[i] for i in filled], chat=True)
+        rendered = model.token_rows([prompts[i] for i in filled], chat)
         tails = [model.tokenizer(texts[i], add_special_tokens=False)["input_ids"] for i in filled]
         rows = [head + list(tail) for head, tail in zip(rendered, tails, strict=True)]
         heads = [len(head) for head in rendered]
@@ -55,10 +59,10 @@ def log_likelihood(
 
 
 def perplexity(
-    model: TracedModel, texts: Sequence[str], prompts: Sequence[str] | None = None
+    model: TracedModel, texts: Sequence[str], prompts: Sequence[str] | None = None, chat: bool = True
 ) -> Float[np.ndarray, " n"]:
     """exp of the mean negative log-likelihood per token, text by text; NaN for an empty text."""
-    total, count = log_likelihood(model, texts, prompts)
+    total, count = log_likelihood(model, texts, prompts, chat=chat)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.exp(-total / np.where(count > 0, count, np.nan))
 

@@ -61,21 +61,26 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     return {p.stem: pd.read_csv(p, keep_default_na=True, na_filter=True) for p in sorted(folder.glob("*.csv"))}
 
 
-def write_figures(found: dict[str, pd.DataFrame], folder: Path, record: dict[str, Any], prefix: str = "") -> list[Path]:
-    """Claim, strength (one figure per prompt mode), trade-off and cosine, each with its table; returns the PNG paths."""
+def write_figures(found: dict[str, pd.DataFrame], folder: Path, record: dict[str, Any]) -> list[Path]:
+    """Every figure of `drawn`, each with its table; returns the PNG paths."""
+    unit = str(record.get("strength_unit", "residual fraction"))
+    return [figures.save(f, table, folder, name, record)[0] for name, (f, table) in drawn(found, unit).items()]
+
+
+def drawn(found: dict[str, pd.DataFrame], unit: str) -> dict[str, tuple[Any, pd.DataFrame]]:
+    """Claim, strength (one figure per prompt mode), trade-off, cosine and worth: name -> (figure, its table)."""
     cells = found["cells"].assign(group=found["cells"]["group"].fillna(""))
     modes = [str(m) for m in cells["mode"].unique()]
-    unit = record.get("strength_unit", "residual fraction")
-    drawn = {"claim": draw.claim(found["claim"])}
+    made = {"claim": draw.claim(found["claim"])}
     for mode in modes:
         both = [("macro_f1", "macro-F1"), ("distinct_2", "distinct-2")]
-        drawn[f"strength-{mode}"] = draw.strengths(found["by-strength"], both, mode, str(unit))
-    drawn["trade"] = draw.trade(cells, modes[0])
+        made[f"strength-{mode}"] = draw.strengths(found["by-strength"], both, mode, unit)
+    made["trade"] = draw.trade(cells, modes[0])
     if len(found["cosines"]):
-        drawn["cosine"] = draw.cosine(cells, found["cosines"], modes[0])
+        made["cosine"] = draw.cosine(cells, found["cosines"], modes[0])
     if len(found["worth"]):
-        drawn["worth"] = draw.worth(mixed(found["worth"]), found["worth"])
-    return [figures.save(f, table, folder, f"{prefix}{name}", record)[0] for name, (f, table) in drawn.items()]
+        made["worth"] = draw.worth(mixed(found["worth"]), found["worth"])
+    return made
 
 
 def page(found: dict[str, pd.DataFrame], config: StudyConfig, images: Sequence[str], command: str) -> str:

@@ -1,0 +1,117 @@
+"""Prompts with simple verifiable instructions, drawn from base queries, and texts made to obey them: what a small model learns from."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from steerlab.data.ifeval import InstructedPrompt
+from steerlab.data.languages import LANGUAGES
+from steerlab.errors import SteerlabError
+from steerlab.evaluation.words import words
+from steerlab.following.phrasings import instruct
+from steerlab.following.queries import Query
+from steerlab.following.registry import SIMPLE, check
+
+MARKS = ("!", "?", ";")
+LIMITS = (3, 5, 8, 12, 20)
+WORDS = tuple(
+    """water house people first day night money world old small river music garden winter letter friend bridge bread light
+    answer""".split()  # noqa: SIM905  a list of literals would fill a page
+)
+CASELESS = frozenset(code for code, entry in LANGUAGES.items() if entry.script in ("Ethiopic", "Hebrew"))
+_TAIL = re.compile(r"[\s\"'»“”)\].,;:!?…–—-]+$")
+
+
+def draw(
+    instruction: str, rng: random.Random, word_pool: Sequence[str] = WORDS, languages: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arguments for a simple instruction. Raises `SteerlabError` for an instruction that is not simple."""
+    choices: Mapping[str, Callable[[], dict[str, Any]]] = {
+        "simple:lowercase": dict,
+        "simple:uppercase": dict,
+        "simple:quotes": dict,
+        "simple:end_mark": lambda: {"mark": rng.choice(MARKS)},
+        "simple:max_words": lambda: {"n": rng.choice(LIMITS)},
+        "simple:include_word": lambda: {"word": rng.choice(list(word_pool))},
+        "simple:language": lambda: {"language": rng.choice(list(languages or LANGUAGES))},
+    }
+    if instruction not in choices:
+        raise SteerlabError(f"{instruction!r} is no simple instruction: give one of {', '.join(choices)}.")
+    return choices[instruction]()
+
+
+def fits(instruction: str, language: str | None) -> bool:
+    """Can the instruction stand behind a query that names this language (None: none)? Scripts without case have no lowercase, and
+    a language is asked for once.
+    """
+    if instruction == "simple:language":
+        return language is None
+    return not (instruction in ("simple:lowercase", "simple:uppercase") and language in CASELESS)
+
+
+def cell_name(instruction: str, kwargs: Mapping[str, Any]) -> str:
+    """The instruction's name in tables and for vectors: every language and every mark is its own."""
+    value = kwargs.get("language") or kwargs.get("mark")
+    return f"{instruction}_{value}" if value else instruction
+
+
+def simple_prompts(
+    queries: Sequence[Query],
+    instructions: Sequence[str] = SIMPLE,
+    seed: int = 0,
+    split: str = "train",
+    word_pool: Sequence[str] = WORDS,
+    languages: Sequence[str] = (),
+) -> list[InstructedPrompt]:
+    """Every query with every instruction that fits it: arguments and phrasing drawn from (seed, query, instruction) alone.
+
+    So a prompt does not depend on which others are made. Queries of `split_queries` keep base queries apart. `languages`: which may
+    be asked for (all twelve unless given).
+    """
+    found = []
+    for query in queries:
+        for name in instructions:
+            if not fits(name, query.language):
+                continue
+            kwargs = draw(name, random.Random(f"{seed}\x1f{query.id}\x1f{name}"), word_pool, languages)
+            prompt = instruct(query.text, name, kwargs, seed, query.id)
+            row_id = f"{query.id}-{name.split(':')[1]}"
+            cell = cell_name(name, kwargs)
+            found.append(InstructedPrompt(row_id, prompt, query.text, query.group, (name,), (kwargs,), (cell,), split))
+    return found
+
+
+def obey(text: str, instruction: str, language: str, seed: int = 0) -> tuple[dict[str, Any], str] | None:
+    """Arguments and a version of the text that follows the instruction with them, or None where the text allows none.
+
+    The text gives the word to include and the language; case, marks, quotes and length are changed. What comes back passes the
+    strict check. Depends on (seed, text, instruction) alone.
+    """
+    rng = random.Random(f"{seed}\x1f{text}\x1f{instruction}")
+    kwargs = draw(instruction, rng, _words_in(text) or WORDS, (language,))
+    body = " ".join(text.split())
+    made = {
+        "simple:lowercase": body.lower,
+        "simple:uppercase": body.upper,
+        "simple:quotes": lambda: '"' + body.replace('"', "'").strip("'") + '"',
+        "simple:end_mark": lambda: _TAIL.sub("", body) + kwargs["mark"],
+        "simple:max_words": lambda: _cut(body, kwargs["n"]),
+    }.get(instruction, lambda: body)()
+    return (kwargs, made) if check(instruction, kwargs, made).passed else None
+
+
+def _words_in(text: str) -> tuple[str, ...]:
+    """The words of at least four letters, each once."""
+    return tuple(dict.fromkeys(word for word in words(text) if len(word) >= 4 and word.isalpha()))
+
+
+def _cut(text: str, n: int) -> str:
+    """The text's beginning with at most n words, ended by a full stop where something was cut off."""
+    if len(words(text)) <= n:
+        return text
+    pieces = text.split()
+    kept = next((k for k in range(len(pieces), 0, -1) if len(words(" ".join(pieces[:k]))) <= n), 0)
+    return _TAIL.sub("", " ".join(pieces[:kept])) + "." if kept else ""
