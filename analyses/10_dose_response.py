@@ -103,7 +103,7 @@ def _maps(left: Any, right: Any, table: Any, plain: float) -> None:
     for axes, arm in ((left, "vector"), (right, "random")):
         own = table.query("measure == 'in_target' and arm == @arm and against == 'nothing'")
         maps[arm] = own.pivot_table("value", "layer", "strength", aggfunc="mean") * 100
-        figures.heat(axes, maps[arm], low=0, high=100, label="in the target language (%)")
+        figures.heat(axes, maps[arm], low=0.0, high=100.0, label="in the target language (%)")
         axes.set(xlabel="strength / stream's norm", ylabel="layer")
     best = maps["vector"].stack().idxmax()
     left.set_title(f"Language vectors: {maps['vector'].max().max():.0f} % at\nlayer {best[0]}, strength {best[1]:g}")

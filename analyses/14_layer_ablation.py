@@ -4,8 +4,8 @@ Every part of every block of polyglot-mini is replaced, one at a time, while it 
 in ten languages): by zero, by its mean over other lines, by what it does in a line of another language, and, as control,
 by what it does in another line of the same language (which takes the content and leaves the language). Measured:
 change of the loss, KL of the next token, and how much is left of the distance between a language's lines and their
-translations along its vector behind the last block; the same for human against back-translated Slovene along the
-quality vector. Intervals are over lines (pairs).
+translations along its vector behind the last block; and, for parts at their mean, how far human and back-translated
+Slovene lie apart along the quality vector. Intervals are over lines (pairs).
 
     python -m analyses.14_layer_ablation            # about 6 minutes on one busy core
     python -m analyses.14_layer_ablation --redraw   # from figures/*.csv, without a model
@@ -49,7 +49,7 @@ class Config:
     """Lines (each in ten languages), Slovene pairs, and texts that means are taken over."""
 
     lines: int = 10
-    pairs: int = 24
+    pairs: int = 160
     reference: int = 12
     most_tokens: int = 40
     seed: int = 0
@@ -112,23 +112,19 @@ def slovene(
     reference: Sequence[str],
     gauges: Readouts,
 ) -> pd.DataFrame:
-    """Human and back-translated Slovene; what is resampled comes from another pair, of the other or of the same side."""
+    """How far human and back-translated Slovene lie apart along the quality vector, in standard deviations of the pairs'
+    differences: too little for shares of it. Part "none" is the unedited model.
+    """
     n = len(human)
-    other = [n + (i + 1) % n for i in range(n)] + [(i + 1) % n for i in range(n)]
-    same = [(i + 1) % n for i in range(n)] + [n + (i + 1) % n for i in range(n)]
-    texts = [*human, *translated]
-    plain = every_part(model.n_layers)
-    found = layer_effects(model, texts, plain, reference=reference, donor=other, readouts=gauges)
-    again = layer_effects(model, texts, every_part(model.n_layers, hows=("resample",)), donor=same, readouts=gauges)
-    again = again[again["layer"] >= 0].assign(how="resample same")
-    table = pd.concat([found, again], ignore_index=True)
-    table["line"] = table["text"].to_numpy() % n
-
-    def left(plain: Any, edited: Any) -> tuple[float, float, float]:
-        sides = [own["quality"].to_numpy(float).reshape(2, n).T for own in (plain, edited)]
-        return left_of(sides[0], sides[1], seed=config.seed)
-
-    return rows(table, "quality", left)
+    plain = every_part(model.n_layers, hows=("mean",))
+    table: Any = layer_effects(model, [*human, *translated], plain, reference=reference, readouts=gauges)
+    found = []
+    for (layer, part, how), own in table.groupby(["layer", "part", "how"], sort=False):
+        sides = own["quality"].to_numpy(float).reshape(2, n)
+        e = bootstrap(sides[0] - sides[1], lambda gap: gap.mean() / gap.std(), seed=config.seed)
+        facts = {"texts": "quality", "layer": layer, "part": part, "how": how, "measure": "apart"}
+        found.append({**facts, "value": e.value, "low": e.low, "high": e.high, "n": n})
+    return pd.DataFrame(found)
 
 
 def rows(table: Any, texts: str, left: Any) -> pd.DataFrame:
@@ -149,16 +145,24 @@ def draw(result: Result) -> dict[str, Figure]:
     """By part: change of the loss, and what is left of languages and of quality behind the last block."""
     table: Any = result.tables[TABLE]
     figure, panels = figures.new(columns=3, rows=3, height=8.6)
+    apart = table[table["part"] == "none"]
     for column, part in enumerate(PARTS):
         own = table[table["part"] == part]
         spoken, quality = own[own["texts"] == "languages"], own[own["texts"] == "quality"]
         curves(panels[column], spoken[spoken["measure"] == "loss_change"], 0.0)
         curves(panels[3 + column], spoken[spoken["measure"] == "left"], 1.0)
-        curves(panels[6 + column], quality[quality["measure"] == "left"], 1.0)
+        curves(panels[6 + column], quality, float(apart["value"].iloc[0]), ("mean",))
+        panels[6 + column].axhspan(
+            float(apart["low"].iloc[0]), float(apart["high"].iloc[0]), color="grey", alpha=0.15, lw=0
+        )
         panels[column].set_title(f"{PART_NAMES[part]} replaced", fontsize=9.5)
         panels[6 + column].set_xlabel("layer")
     for row, label in enumerate(
-        ("change of the loss\n(nats per token)", "language separation\nleft", "quality separation\nleft")
+        (
+            "change of the loss\n(nats per token)",
+            "language separation\nleft (share)",
+            "human and translated\napart (sd of pairs)",
+        )
     ):
         panels[3 * row].set_ylabel(label)
         _same_range(panels[3 * row : 3 * row + 3])
@@ -180,10 +184,12 @@ def finding(table: Any) -> str:
     swapped = table[(table["texts"] == "languages") & (table["measure"] == "left") & (table["part"] == "block")]
     by = swapped.set_index(["how", "layer"])["value"]
     deepest = int(swapped["layer"].max())
+    same = _name(least) if _name(least) != _name(worst) else "it"
     return (
-        f"At its mean, {_name(worst)} costs most ({worst['value']:.2f} nats per token) and {_name(least)} takes most of the "
-        f"language separation ({100 * (1 - least['value']):.0f} %); block {deepest} of another language leaves "
-        f"{100 * by['resample', deepest]:.0f} % of it, of the same language {100 * by['resample same', deepest]:.0f} %"
+        f"At its mean, {_name(worst)} costs most ({worst['value']:.2f} nats per token) and without {same} "
+        f"{100 * least['value']:.0f} % of the language separation is left, the least of all; block {deepest} as in another "
+        f"language leaves {100 * by['resample', deepest]:.0f} %, as in another line of the same language "
+        f"{100 * by['resample same', deepest]:.0f} %"
     )
 
 
@@ -191,9 +197,14 @@ def _name(row: Mapping[str, Any]) -> str:
     return f"{'attention' if row['part'] == 'attn_out' else 'the MLP of block'} {int(row['layer'])}"
 
 
-def curves(axes: Axes, own: Any, nothing: float) -> None:
+def curves(axes: Axes, own: Any, nothing: float, ways: Sequence[str] = tuple(WAYS)) -> None:
     """A line per way of replacing, with the value that means nothing changed."""
-    figures.lines(axes, own, x="layer", series="how", series_order=list(WAYS), names=WAYS)
+    for way in ways:  # one at a time, so that a way keeps its colour
+        place = list(WAYS).index(way)
+        colour, shape = figures.COLOURS[place], figures.MARKERS[place]
+        line = own[own["how"] == way].sort_values("layer")
+        axes.plot(line["layer"], line["value"], marker=shape, color=colour, lw=1.5, ms=4.5, label=WAYS[way])
+        axes.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.15, lw=0)
     axes.axhline(nothing, color="black", ls="--", lw=1, label="unchanged")
     axes.set_xticks(sorted(own["layer"].unique()))
 

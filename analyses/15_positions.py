@@ -45,9 +45,9 @@ TABLE, TOKENS = "positions", "positions_kl"
 ORDER = ("prompt", "last_prompt", "generated", "writing", "all")
 NAMES = {
     "prompt": "prompt",
-    "last_prompt": "last prompt\ntoken",
-    "generated": "generated",
-    "writing": "last prompt\n+ generated",
+    "last_prompt": "its last\ntoken",
+    "generated": "gener-\nated",
+    "writing": "last +\ngenerated",
     "all": "all",
 }
 KINDS = {"vector": "language vector", "random": "random direction, same length"}
@@ -104,8 +104,8 @@ def draw(result: Result) -> dict[str, Figure]:
     table: Any = result.tables[TABLE]
     kl: Any = result.tables[TOKENS]
     figure, panels = figures.new(columns=2, rows=2, height=7.0)
-    bars(panels[0], table, "share", "change of the share in the language (points)", 100)
-    bars(panels[1], table, "repetition", "change of repeated 4-grams (points)", 100)
+    bars(panels[0], table, "share", "Texts in the vector's language", 100)
+    bars(panels[1], table, "repetition", "Repeated 4-grams inside a text", 100)
     for axes, kind in zip(panels[2:], KINDS, strict=True):
         along(axes, kl[kl["direction"] == kind], KINDS[kind])
     top = max(axes.get_ylim()[1] for axes in panels[2:])
@@ -127,7 +127,7 @@ def draw(result: Result) -> dict[str, Figure]:
     return {TABLE: figure}
 
 
-def bars(axes: Axes, table: Any, measure: str, label: str, scale: float) -> None:
+def bars(axes: Axes, table: Any, measure: str, title: str, scale: float) -> None:
     """The mean paired change over languages, by positions and direction."""
     own = table[(table["measure"] == measure) & (table["arm"] != UNSTEERED)]
     points: Any = _ablate.over(own, "language", ["arm", "direction"], "change")
@@ -136,21 +136,21 @@ def bars(axes: Axes, table: Any, measure: str, label: str, scale: float) -> None
         axes, points, place="arm", series="direction", order=list(ORDER), series_order=list(KINDS), names=KINDS
     )
     axes.axhline(0, color="black", ls="--", lw=1, label="unsteered")
-    axes.set_xticks(range(len(ORDER)), [NAMES[name] for name in ORDER], fontsize=7.5)
+    axes.set_xticks(range(len(ORDER)), [NAMES[name] for name in ORDER], fontsize=8)
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.3 * (high - low))
-    _ablate.panel(axes, "Against unsteered, 12 languages", "steered at", label)
+    axes.set_ylim(low, high + 0.35 * (high - low))
+    _ablate.panel(axes, title, "steered at", "change against unsteered (points)")
 
 
 def along(axes: Axes, kl: Any, title: str) -> None:
     """KL by token of the answer, a line per set of positions."""
     points = _ablate.over(kl, "language", ["arm", "token"])
-    names = {name: NAMES[name].replace("\n", " ") for name in ORDER}
+    names = {name: NAMES[name].replace("-\n", "").replace("\n", " ") for name in ORDER}
     points["value"] = np.maximum(points["value"].to_numpy(float), 1e-4)
     points["low"] = np.maximum(points["low"].to_numpy(float), 1e-4)
     figures.lines(axes, points, x="token", series="arm", series_order=ORDER, names=names)
     axes.set_yscale("log")
-    _ablate.panel(axes, title, "token of the answer", "KL of the next token (nats)")
+    _ablate.panel(axes, title, "token of the answer", "KL (nats; 0 at the lower edge)")
 
 
 if __name__ == "__main__":

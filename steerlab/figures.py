@@ -127,7 +127,9 @@ def scatter(
     axes.axvline(0, color="black", lw=0.8)
 
 
-def heat(axes: Axes, matrix: pd.DataFrame, *, low: float, high: float, label: str, fmt: str = "{:.0f}") -> None:
+def heat(
+    axes: Axes, matrix: pd.DataFrame, *, low: float | int, high: float | int, label: str, fmt: str = "{:.0f}"
+) -> None:
     """A labelled matrix in a perceptually even map, every cell with its number."""
     image = axes.imshow(matrix.to_numpy(float), vmin=low, vmax=high, cmap="viridis", aspect="auto")
     axes.set_xticks(range(matrix.shape[1]), [str(c) for c in matrix.columns])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 
+from steerlab.adapters import attach
 from steerlab.baselines import BASELINES, Method, method, write
 from steerlab.beam import Beam, beam_search
 from steerlab.contrastive_search import Contrastive, contrastive_search
@@ -13,7 +16,8 @@ from steerlab.errors import SteerlabError
 from steerlab.generation import Request, Settings, generate
 from steerlab.guidance import Guide
 from steerlab.guided import Guided
-from tests.tiny import tiny
+from steerlab.loading import wrap
+from tests.tiny import hf_model, tiny, tokenizer
 
 PROMPTS = ["write a text", "a longer prompt than the first", "hi", "write a text"]
 SETTINGS = Settings(max_new_tokens=6, stop=(), seed=3, temperature=7.0, repetition_penalty=3.0)
@@ -78,6 +82,25 @@ def test_a_method_is_the_function_it_names() -> None:
     assert write(model, Method(guide=guide), _requests(), SETTINGS, base=base, negatives=NEGATIVES) == generate(
         model, guided, plain, base=base
     )
+
+
+def test_an_adapter_is_on_while_searches_write_and_as_before_afterwards(tmp_path: Path) -> None:
+    trained: Any = get_peft_model(
+        hf_model("llama"), LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    )
+    trained.save_pretrained(tmp_path)
+    hf: Any = hf_model("llama")
+    expert = wrap(hf, tokenizer(), name="expert", adapter=attach(hf, tmp_path))
+    merged = wrap(trained.merge_and_unload(), tokenizer(), name="merged")
+    for how in (Method(beam=Beam(2)), Method(contrastive=Contrastive(3, 0.6))):
+        want = [sample.tokens for sample in write(merged, how, _requests(), SETTINGS)]
+        assert expert.adapter is not None and want != [
+            s.tokens for s in write(tiny("llama"), how, _requests(), SETTINGS)
+        ]
+        with expert.adapter.off():
+            assert [sample.tokens for sample in write(expert, how, _requests(), SETTINGS)] == want
+            assert not expert.adapter.on
+        assert expert.adapter.on
 
 
 def test_the_caller_s_filters_do_not_reach_a_method() -> None:

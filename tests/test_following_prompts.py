@@ -12,9 +12,9 @@ from steerlab.data.plain import read_sample
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.language import LABELS
 from steerlab.following.phrasings import LANGUAGE_NAMES, PHRASINGS, instruct, phrase
-from steerlab.following.prompts import MARKS, WORDS, cell_name, obey, simple_prompts
+from steerlab.following.prompts import MARKS, WORDS, cell_name, obey, simple_prompts, together
 from steerlab.following.queries import OPENERS, SUBJECTS, Query, own_queries, split_queries
-from steerlab.following.registry import CHECKERS, FORMATS, IFEVAL, SIMPLE, arguments, check
+from steerlab.following.registry import CHECKERS, FORMATS, IFEVAL, SIMPLE, arguments, check_all
 from tests.test_following_registry import ARGUMENTS, OWN
 
 
@@ -109,36 +109,54 @@ def test_instructions_stand_only_behind_queries_they_fit() -> None:
     assert not any(name == "simple:language" for _, name in names)
 
 
+def test_two_instructions_stand_behind_one_query() -> None:
+    pair = ("simple:lowercase", "simple:max_words")
+    rows = simple_prompts(own_queries()[:20], [pair, "simple:max_words"])
+    assert len(rows) == 40 and rows[0].id == "batteries-0-lowercase+max_words"
+    for both, alone in zip(rows[::2], rows[1::2], strict=True):
+        assert both.instructions == pair and both.kwargs[1] == alone.kwargs[0]
+        assert both.prompt.endswith(alone.prompt.removeprefix(alone.base)) and both.prompt.startswith(both.base)
+    for wrong in (
+        ("simple:lowercase", "simple:uppercase"),
+        ("simple:quotes", "simple:end_mark"),
+        ("simple:quotes",) * 2,
+        (),
+    ):
+        with pytest.raises(SteerlabError, match="given together"):
+            simple_prompts(own_queries()[:1], [wrong])
+
+
 def test_obeying_texts_pass_the_strict_check_in_every_language() -> None:
-    made = {name: 0 for name in SIMPLE}
+    pairs = [("simple:quotes", "simple:lowercase"), ("simple:include_word", "simple:max_words")]
+    made = dict.fromkeys([*SIMPLE, *pairs], 0)
     tried = 0
     for code in LANGUAGES:
-        for example in read_sample(None, code, "all")[0][:20]:
+        for example in read_sample(None, code, "all")[0][:8]:
             tried += 1
-            for name in SIMPLE:
-                found = obey(example.text, name, code, seed=1)
+            for names in made:
+                found = obey(example.text, names, code, seed=1)
                 if found is not None:
-                    kwargs, text = found
-                    assert check(name, kwargs, text).passed
-                    made[name] += 1
-                    assert found == obey(example.text, name, code, seed=1)
+                    assert all(own.passed for own in check_all(together(names), *found))
+                    made[names] += 1
+                    assert found == obey(example.text, names, code, seed=1)
     assert made["simple:quotes"] == made["simple:end_mark"] == made["simple:max_words"] == tried
-    assert (
-        made["simple:include_word"] > 0.9 * tried and made["simple:lowercase"] == made["simple:uppercase"] > 0.8 * tried
-    )
+    assert made["simple:include_word"] > 0.9 * tried and made[pairs[1]] > 0.8 * tried
+    assert made[pairs[0]] == made["simple:lowercase"] == made["simple:uppercase"] > 0.8 * tried
     assert made["simple:language"] > 0.7 * tried
 
 
 def test_obeying_changes_what_it_must_and_no_more() -> None:
     text = 'The old bridge, built in 1880, was "lost" in a flood; nobody knows why.'
-    assert obey(text, "simple:quotes", "en") == ({}, '"' + text.replace('"', "'") + '"')
-    assert obey(text, "simple:uppercase", "en") == ({}, text.upper())
-    kwargs, ended = obey(text, "simple:end_mark", "en") or ({}, "")
-    assert ended == text[:-1] + kwargs["mark"]
-    kwargs, cut = next(
-        found for seed in range(50) if (found := obey(text, "simple:max_words", "en", seed)) and found[0] == {"n": 5}
+    assert obey(text, "simple:quotes", "en") == (({},), '"' + text.replace('"', "'") + '"')
+    assert obey(text, "simple:uppercase", "en") == (({},), text.upper())
+    ended = obey(text, "simple:end_mark", "en")
+    assert ended is not None and ended[1] == text[:-1] + ended[0][0]["mark"]
+    cut = next(
+        own for seed in range(50) if (own := obey(text, "simple:max_words", "en", seed)) and own[0] == ({"n": 5},)
     )
-    assert cut == "The old bridge, built in."
+    assert cut[1] == "The old bridge, built in."
+    both = obey(text, ("simple:quotes", "simple:max_words"), "en")
+    assert both is not None and both[1].startswith('"The') and both[1].endswith('."') and both[0][1]["n"] >= 3
     assert obey(text, "simple:language", "de") is None
     assert obey("ዝናብ ዘነበ።", "simple:lowercase", "am") is None
     with pytest.raises(SteerlabError, match="no simple instruction"):

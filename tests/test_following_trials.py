@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
+from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
-from steerlab.following.trials import Cell, Trial, candidate_layers, group_folds, trial_tables
+from steerlab.following.trials import Cell, Trial, candidate_layers, group_folds, trial_tables, tried
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,28 @@ def test_folds_hold_whole_base_queries_and_are_the_same_for_all_instructions() -
     for k in (1, 12):
         with pytest.raises(SteerlabError, match=f"{k} folds of 11 base queries"):
             group_folds(tables, k)
+
+
+def test_answers_become_trials() -> None:
+    rows = [
+        InstructedPrompt("a", "q", "q", "g", ("simple:lowercase",), ({},), ("simple:lowercase",), "valid"),
+        InstructedPrompt(
+            "b", "r", "r", "h", ("simple:quotes", "simple:max_words"), ({}, {"n": 2}), ("x", "y"), "valid"
+        ),
+    ]
+
+    def surprise(texts: Sequence[str]) -> np.ndarray:
+        return np.array([float(len(text)) for text in texts])
+
+    found = tried(rows, Cell(3), ["Sure:\nall small", '"two words"'], surprise)
+    assert found == [
+        Trial("simple:lowercase", "a", "g", Cell(3), True, 15.0),
+        Trial("x+y", "b", "h", Cell(3), True, 11.0),
+    ]
+    strict = tried(rows, None, ["Sure:\nall small", " "], surprise, "strict")
+    assert [own.followed for own in strict] == [False, False] and math.isnan(strict[1].perplexity)
+    assert math.isnan(tried(rows, None, ["a", "b"])[0].perplexity)
+    with pytest.raises(SteerlabError, match="2 prompts and 1 answers"):
+        tried(rows, None, ["a"])
+    with pytest.raises(SteerlabError, match="one per text"):
+        tried(rows, None, ["a", "b"], lambda texts: np.ones(3))

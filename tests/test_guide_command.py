@@ -11,7 +11,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from steerlab.commands import guide_inputs
 from steerlab.generation import Request, Settings, generate
 from steerlab.guidance import Guide
 from steerlab.guided import Guided
@@ -110,6 +109,7 @@ def test_a_guided_run_is_a_whole_run_folder(
     before = content(tmp_path / "run")
     assert _guide(command, model, tmp_path / "run", *given, "--compare", "--eta", "0.8", "--form", "balanced") == rows
     assert content(tmp_path / "run") == before
+    command.refused("reproduce", tmp_path / "run", because="holds a guided run: repeat its own command")
 
 
 def test_two_models_and_one_without_its_instruction(command: Command, model: Path, tmp_path: Path) -> None:
@@ -188,4 +188,3 @@ def test_what_is_no_expert_is_told_apart(command: Command, model: Path, tmp_path
     (tmp_path / "empty").mkdir()
     words = ("guide", "-m", model, "--out", tmp_path / "run", *SHORT, "--expert", tmp_path / "empty")
     command.refused(*words, because="holds neither adapter_config.json nor config.json")
-    assert guide_inputs.Models().load.__name__ == "load"

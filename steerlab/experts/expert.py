@@ -14,7 +14,7 @@ from steerlab.capture import provenance
 from steerlab.errors import SteerlabError
 from steerlab.experts import card, training
 from steerlab.experts.config import ExpertConfig
-from steerlab.experts.lora import WEIGHTS, lora_inside, write_adapter
+from steerlab.experts.lora import WEIGHTS, check_trainable, lora_inside, write_adapter
 from steerlab.experts.memory import Memorisation, memorisation, recited
 from steerlab.experts.pairs import Pair, apart, distinct_pairs, hold_out, is_offensive, token_rows
 from steerlab.generation import Request, Settings, generate
@@ -75,11 +75,13 @@ def train_expert(
     to a validation text. chosen: the task of the texts, which decides how samples end. samples: texts it then writes, at
     temperature 1 among the 10 most likely tokens, to measure what it copies. The same model, texts and config give the same bytes
     on one CPU; a call that was interrupted continues at the last evaluation, and one that is finished trains nothing.
+    The adapter is trained and saved in float32; a base loaded in bfloat16 later takes it rounded, as transformers does.
 
     Raises `SteerlabError` for no texts, a folder with another expert, unknown targets, and what `ExpertConfig` refuses.
     """
     config, place = config or ExpertConfig(), Path(folder).expanduser()
     known = None if chosen is None else task(chosen)
+    check_trainable(model, config)
     train, held = _split(pairs, validation, config)
     asked = _asked(model, train, held, config, known, samples)
     if (place / RECORD).is_file():

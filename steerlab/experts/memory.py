@@ -23,7 +23,8 @@ class Memorisation:
     recited: training texts whose second half the most likely tokens give back word for word after their first half, which is what
     greedy decoding would write. copied, copied_near: samples that equal a training text after `leakage.normalise`, and that equal
     or nearly equal one (`leakage.overlap_report`); copied_unseen: that equal or nearly equal a validation text. train_loss and
-    validation_loss: nats per token of the texts; their difference is `gap`.
+    validation_loss: nats per token of the texts; their difference is `gap`. Losses and recitals are of as many training texts, evenly
+    chosen, as there are validation texts.
     """
 
     train_loss: float

@@ -12,7 +12,7 @@ from steerlab.following.quality import Quality, measure_quality
 from steerlab.following.queries import Query, own_queries, split_queries
 from steerlab.following.registry import CHECKERS, IFEVAL, SIMPLE, arguments, check, check_all, find_checker, variants
 from steerlab.following.shrunken_rule import ShrunkenChoices, shrunken_choices, shrunken_rule
-from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, trial_tables
+from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, trial_tables, tried
 from steerlab.following.verdict import Checker, Verdict
 
 __all__ = [
@@ -59,5 +59,6 @@ __all__ = [
     "split_queries",
     "split_sentences",
     "trial_tables",
+    "tried",
     "variants",
 ]

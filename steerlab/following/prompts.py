@@ -13,7 +13,7 @@ from steerlab.errors import SteerlabError
 from steerlab.evaluation.words import words
 from steerlab.following.phrasings import instruct
 from steerlab.following.queries import Query
-from steerlab.following.registry import SIMPLE, check
+from steerlab.following.registry import SIMPLE, check_all
 
 MARKS = ("!", "?", ";")
 LIMITS = (3, 5, 8, 12, 20)
@@ -22,6 +22,12 @@ WORDS = tuple(
     answer""".split()  # noqa: SIM905  a list of literals would fill a page
 )
 CASELESS = frozenset(code for code, entry in LANGUAGES.items() if entry.script in ("Ethiopic", "Hebrew"))
+# The order in which a text is made to obey: a word is chosen from what is left after cutting, quotes go around the whole.
+ORDER = tuple(
+    f"simple:{name}"
+    for name in ("language", "max_words", "include_word", "end_mark", "lowercase", "uppercase", "quotes")
+)
+CLASHES = ({"simple:lowercase", "simple:uppercase"}, {"simple:end_mark", "simple:quotes"})
 _TAIL = re.compile(r"[\s\"'»“”)\].,;:!?…–—-]+$")
 
 
@@ -58,9 +64,20 @@ def cell_name(instruction: str, kwargs: Mapping[str, Any]) -> str:
     return f"{instruction}_{value}" if value else instruction
 
 
+def together(instructions: str | Sequence[str]) -> tuple[str, ...]:
+    """One instruction or several as a tuple. Raises `SteerlabError` for none, repeats, and those no answer can follow together."""
+    names = (instructions,) if isinstance(instructions, str) else tuple(instructions)
+    clash = next((pair for pair in CLASHES if pair <= set(names)), None)
+    if not names or len(set(names)) < len(names) or clash:
+        raise SteerlabError(
+            f"the instructions {names} were given together: give different ones an answer can follow at once."
+        )
+    return names
+
+
 def simple_prompts(
     queries: Sequence[Query],
-    instructions: Sequence[str] = SIMPLE,
+    instructions: Sequence[str | tuple[str, ...]] = SIMPLE,
     seed: int = 0,
     split: str = "train",
     word_pool: Sequence[str] = WORDS,
@@ -68,39 +85,58 @@ def simple_prompts(
 ) -> list[InstructedPrompt]:
     """Every query with every instruction that fits it: arguments and phrasing drawn from (seed, query, instruction) alone.
 
-    So a prompt does not depend on which others are made. Queries of `split_queries` keep base queries apart. `languages`: which may
-    be asked for (all twelve unless given).
+    So a prompt does not depend on which others are made. A tuple of instructions stands behind one query together. Queries of
+    `split_queries` keep base queries apart. `languages`: which may be asked for (all twelve unless given).
     """
     found = []
     for query in queries:
-        for name in instructions:
-            if not fits(name, query.language):
+        for names in map(together, instructions):
+            if not all(fits(name, query.language) for name in names):
                 continue
-            kwargs = draw(name, random.Random(f"{seed}\x1f{query.id}\x1f{name}"), word_pool, languages)
-            prompt = instruct(query.text, name, kwargs, seed, query.id)
-            row_id = f"{query.id}-{name.split(':')[1]}"
-            cell = cell_name(name, kwargs)
-            found.append(InstructedPrompt(row_id, prompt, query.text, query.group, (name,), (kwargs,), (cell,), split))
+            kwargs = tuple(
+                draw(name, random.Random(f"{seed}\x1f{query.id}\x1f{name}"), word_pool, languages) for name in names
+            )
+            prompt = query.text
+            for name, own in zip(names, kwargs, strict=True):
+                prompt = instruct(prompt, name, own, seed, query.id)
+            row_id = f"{query.id}-{'+'.join(name.split(':')[1] for name in names)}"
+            cells = tuple(map(cell_name, names, kwargs))
+            found.append(InstructedPrompt(row_id, prompt, query.text, query.group, names, kwargs, cells, split))
     return found
 
 
-def obey(text: str, instruction: str, language: str, seed: int = 0) -> tuple[dict[str, Any], str] | None:
-    """Arguments and a version of the text that follows the instruction with them, or None where the text allows none.
+def obey(
+    text: str, instructions: str | tuple[str, ...], language: str, seed: int = 0
+) -> tuple[tuple[dict[str, Any], ...], str] | None:
+    """Arguments, one mapping per instruction, and a version of the text that follows all of them, or None where the text allows none.
 
     The text gives the word to include and the language; case, marks, quotes and length are changed. What comes back passes the
-    strict check. Depends on (seed, text, instruction) alone.
+    strict checks. Depends on (seed, text, instructions) alone.
     """
-    rng = random.Random(f"{seed}\x1f{text}\x1f{instruction}")
-    kwargs = draw(instruction, rng, _words_in(text) or WORDS, (language,))
-    body = " ".join(text.split())
-    made = {
-        "simple:lowercase": body.lower,
-        "simple:uppercase": body.upper,
-        "simple:quotes": lambda: '"' + body.replace('"', "'").strip("'") + '"',
-        "simple:end_mark": lambda: _TAIL.sub("", body) + kwargs["mark"],
-        "simple:max_words": lambda: _cut(body, kwargs["n"]),
-    }.get(instruction, lambda: body)()
-    return (kwargs, made) if check(instruction, kwargs, made).passed else None
+    names = together(instructions)
+    body, kwargs = " ".join(text.split()), dict[str, dict[str, Any]]()
+    for name in sorted(names, key=lambda own: ORDER.index(own) if own in ORDER else -1):
+        rng = random.Random(f"{seed}\x1f{text}\x1f{name}")
+        kwargs[name] = draw(name, rng, _words_in(body) or WORDS, (language,))
+        body = _changed(body, name, kwargs[name])
+    given = tuple(kwargs[name] for name in names)
+    return (given, body) if all(own.passed for own in check_all(names, given, body)) else None
+
+
+def _changed(body: str, instruction: str, kwargs: Mapping[str, Any]) -> str:
+    match instruction:
+        case "simple:lowercase":
+            return body.lower()
+        case "simple:uppercase":
+            return body.upper()
+        case "simple:quotes":
+            return '"' + body.replace('"', "'").strip("'") + '"'
+        case "simple:end_mark":
+            return _TAIL.sub("", body) + kwargs["mark"]
+        case "simple:max_words":
+            return _cut(body, kwargs["n"])
+        case _:
+            return body
 
 
 def _words_in(text: str) -> tuple[str, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
+from steerlab.following.registry import check_all
+from steerlab.following.verdict import Mode
 
 
 class Cell(NamedTuple):
@@ -60,6 +63,34 @@ class TrialTable:
         """Texts whose perplexity lies below the threshold: repetitive ones surprise no model. Without a perplexity, none is."""
         with np.errstate(invalid="ignore"):
             return self.perplexity < threshold
+
+
+def tried(
+    prompts: Sequence[InstructedPrompt],
+    cell: Cell | None,
+    texts: Sequence[str],
+    perplexity: Callable[[Sequence[str]], Float[np.ndarray, "n"]] | None = None,
+    mode: Mode = "loose",
+) -> list[Trial]:
+    """The trials of one cell (None: unsteered) from what the model wrote there, checked, with the reference model's perplexities.
+
+    A prompt with several instructions is one trial of all of them. A blank text has no perplexity. Raises `SteerlabError` unless
+    there is one text per prompt and one perplexity per text.
+    """
+    if len(prompts) != len(texts):
+        raise SteerlabError(f"{len(prompts)} prompts and {len(texts)} answers were given: give one answer per prompt.")
+    surprise = np.full(len(texts), np.nan)
+    there = [number for number, text in enumerate(texts) if text.strip()]
+    if perplexity is not None and there:
+        values = np.asarray(perplexity([texts[number] for number in there]), dtype=float)
+        if values.shape != (len(there),):
+            raise SteerlabError(f"the perplexities of {len(there)} texts came as {values.shape}: give one per text.")
+        surprise[there] = values
+    found = []
+    for row, text, own in zip(prompts, texts, surprise.tolist(), strict=True):
+        followed = all(verdict.passed for verdict in check_all(row.instructions, row.kwargs, text, mode))
+        found.append(Trial("+".join(row.cells), row.id, row.group, cell, followed, own))
+    return found
 
 
 def candidate_layers(n_layers: int, step: int = 2) -> tuple[int, ...]:
