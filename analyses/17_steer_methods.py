@@ -5,7 +5,7 @@ texts by every method of `steerlab.baselines`, with one budget of new tokens; ea
 (valid and test splits). The row "real text" is held-out real text against itself. Frontier: diversity against the
 surprise of the base model. Intervals over texts. Comments are offensive and take part only with --allow-offensive; no text is shown.
 
-    python -m analyses.17_steer_methods --data DIR   # about 10 minutes a task on one quiet core; continues where it was stopped
+    python -m analyses.17_steer_methods --data DIR   # about 5 minutes a task on one quiet core; continues where it was stopped
     python -m analyses.17_steer_methods --redraw     # from figures/*.csv, without a model
 """
 

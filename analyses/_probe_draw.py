@@ -46,6 +46,12 @@ def _headline(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=9.5, fontweight="bold", x=0.01, ha="left")
 
 
+def _room(axes: Axes, low: float | None, high: float) -> None:
+    """Room for the legend above 1, where no score lies and no tick stands."""
+    axes.set_ylim(low, high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 1.001])
+
+
 def _curves(axes: Axes, own: Any, order: list[str], baselines: tuple[str, ...]) -> None:
     """Probes over layers with shuffled labels, baselines as horizontal lines."""
     layered = own[own["layer"] >= 0]
@@ -74,7 +80,7 @@ def _language(table: Any, each: Any) -> Figure:
     _curves(a, own, ["logistic", "lda", "diff_of_means"], (probes.EMBEDDINGS, probes.NGRAMS))
     a.set(ylabel="macro-F1, held-out sentences", ylim=(0, 1.45))
     a.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    a.legend(loc="upper center", ncols=2, fontsize=7.5)
+    a.legend(loc="upper left", ncols=2, fontsize=7, columnspacing=0.8, handlelength=1.8)
     top, base = _best(own, "logistic"), own[own["kind"] == probes.EMBEDDINGS].iloc[0]
     a.set_title(
         f"10 languages, one token: {base['value']:.2f} as input,\n{top['value']:.2f} at layer {top['layer']:.0f}"
@@ -89,7 +95,8 @@ def _language(table: Any, each: Any) -> Figure:
     c.set_xticks(
         range(-1, int(tokens["layer"].max()) + 1), ["input", *(str(n) for n in range(int(tokens["layer"].max()) + 1))]
     )
-    c.set(xlabel="layer", ylabel="accuracy, held-out sentences", ylim=(None, 1.18))
+    c.set(xlabel="layer", ylabel="accuracy, held-out sentences")
+    _room(c, None, 1.32)
     c.legend(loc="upper left", fontsize=7.5, ncols=1)
     related = tokens[(tokens["set"] == WRITES) & (tokens["kind"] == "logistic")]["accuracy"].max()
     c.set_title(f"Javanese or Sundanese, a token:\n{related:.2f} at best (NusaWrites)")
@@ -126,7 +133,8 @@ def _selectivity(axes: Axes, tokens: Any) -> None:
     _one(axes, gain, 2, "selectivity")
     axes.axhline(0.1, color="grey", ls=":", lw=1, label="chance")
     axes.set_xticks(own["layer"], ["input" if n < 0 else str(int(n)) for n in own["layer"]])
-    axes.set(xlabel="layer", ylabel="accuracy, held-out sentences", ylim=(min(0, float(gain["low"].min()) - 0.02), 1.3))
+    axes.set(xlabel="layer", ylabel="accuracy, held-out sentences")
+    _room(axes, min(0, float(gain["low"].min()) - 0.02), 1.3)
     axes.legend(loc="upper left", ncols=2, fontsize=7.5)
     low, high = gain.loc[gain["value"].idxmin()], gain.loc[gain["value"].idxmax()]
     where = ["at the input" if n < 0 else f"at layer {n:.0f}" for n in (low["layer"], high["layer"])]
@@ -149,7 +157,8 @@ def _every(axes: Axes, each: Any) -> None:
     names = [str(one["at"].iloc[0]) for one in parts]
     figures.dots(axes, pd.concat(parts), place="language", series="at", order=sorted(order), series_order=names)
     axes.axhline(0.5, color="grey", ls=":", lw=1)
-    axes.set(xlabel="language (jv, su from NusaX)", ylabel="AUROC against the rest", ylim=(0.48, 1.12))
+    axes.set(xlabel="language (jv, su from NusaX)", ylabel="AUROC against the rest")
+    _room(axes, 0.48, 1.12)
     axes.legend(loc="upper left", ncols=3, fontsize=7.5)
 
 
@@ -163,9 +172,9 @@ def _quality(table: Any, learning: Any, layer: int) -> Figure:
         axes.set(ylabel="AUROC, held-out pairs", ylim=(0.42, 1.02))
         top, grams = _best(own, "logistic_cv"), own[own["kind"] == probes.NGRAMS]["value"].iloc[0]
         means = _best(own, "diff_of_means")
-        what = "Two hops (via en, de)" if hops == 2 else "One hop (via en)"
+        what = "Two hops" if hops == 2 else "One hop"
         axes.set_title(f"{what}: logistic {top['value']:.2f},\nDiffMean {means['value']:.2f}, n-grams {grams:.2f}")
-    a.legend(loc="upper center", ncols=2, fontsize=7.5)
+    a.legend(loc="upper left", ncols=2, fontsize=7, columnspacing=0.8, handlelength=1.8)
     _copies(c, table)
     order = ["logistic_cv", "diff_of_means", probes.EMBEDDINGS, probes.NGRAMS]
     figures.lines(d, learning, x="groups", series="kind", series_order=order, names=NAMES)
@@ -210,7 +219,7 @@ def _copies(axes: Axes, table: Any) -> None:
     square = pd.concat([lda, base]).pivot(index="set", columns="column", values="value")
     layers = [str(n) for n in sorted(lda["layer"].unique())]
     shown = 100 * square.loc[list(LANGUAGES), ["ngr", "in", *layers]]
-    figures.heat(axes, shown, low=50, high=100, label="AUROC x 100")
+    figures.heat(axes, shown, low=50, high=80, label="AUROC x 100")
     axes.set(xlabel="n-grams, input, layers (LDA)", ylabel="language")
     best, mean = shown[layers].max(axis=1), shown.mean()
     axes.set_title(
@@ -232,15 +241,15 @@ def _languages(table: Any, facts: dict[str, Any]) -> Figure:
     """Quality: trained in one language, tested in another."""
     square = _square(table, "language")
     figure, (axes,) = figures.new(height=6.4)
-    figures.heat(axes, square, low=40, high=100, label="AUROC x 100, held-out pairs")
+    figures.heat(axes, square, low=45, high=65, label="AUROC x 100, held-out pairs")
     axes.set_xticks(range(len(square)), [SHORT.get(str(name), str(name)) for name in square.columns])
     axes.set(xlabel="tested on", ylabel=f"trained on (logistic probe, layer {facts['layer']})")
     found = {name: Estimate.from_json(own) for name, own in facts["transfer"].items()}
     _headline(
         figure,
         f"Corrupted tokens: AUROC {found['within languages']} in the language trained on, {found['between languages']} in\n"
-        f"another. From copies to back-translated Slovene {found['copies to back-translation']}, back "
-        f"{found['back-translation to copies']};\nshuffled labels {_shuffled(table, 'language'):.2f}",
+        f"another. From copies to back-translated Slovene {found['copies to back-translation']}, and back\n"
+        f"{found['back-translation to copies']}; shuffled labels {_shuffled(table, 'language'):.2f}",
     )
     return figure
 
@@ -254,16 +263,18 @@ def _others(table: Any, layer: int) -> Figure:
     figure, (a, b) = figures.new(columns=2, height=3.9)
     layers, domains = _square(table, "layer"), _square(table, "domain")
     figures.heat(a, layers, low=45, high=70, label="AUROC x 100")
-    a.set(xlabel="tested at layer", ylabel="trained at layer")
+    a.set(xlabel=f"tested at layer (shuffled labels: {100 * _shuffled(table, 'layer'):.0f})", ylabel="trained at layer")
     inner = layers.to_numpy()
     step = [inner[i, j] for i in range(len(inner)) for j in range(len(inner)) if abs(i - j) == 1]
     ends = (inner[0, -1] + inner[-1, 0]) / 2
-    a.set_title(f"Slovene quality (2 hops): a layer\nfurther {sum(step) / len(step):.0f}, first and last {ends:.0f}")
+    a.set_title(
+        f"Slovene quality, 2 hops: trained a layer\naway {sum(step) / len(step):.0f}, {len(inner) - 1} away {ends:.0f}"
+    )
     names = [SHORT.get(str(name), str(name)) for name in domains.columns]
     figures.heat(b, domains, low=50, high=100, label="AUROC x 100")
     b.set_xticks(range(len(names)), names)
     b.set_yticks(range(len(names)), names)
-    b.set(xlabel="tested on (NusaX, NusaWrites)", ylabel="trained on")
+    b.set(xlabel=f"tested on (shuffled labels: {100 * _shuffled(table, 'domain'):.0f})", ylabel="trained on")
     values = domains.to_numpy()
     off = [values[i, j] for i in range(len(values)) for j in range(len(values)) if i != j]
     b.set_title(f"Javanese or Sundanese, a token,\nlayer {layer}: {min(off):.0f} to {max(off):.0f} across domains")

@@ -32,16 +32,16 @@ from steerlab.tasks import task
 
 AUTHORS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 COLUMNS = ("form", "gamma", "eta", "metric", "value", "low", "high", "n", "reason")
-# How a map of each measure is put: its name with unit, and how its numbers are written.
-NAMES: Mapping[str, tuple[str, str]] = {
-    "ngrams_3": ("different 3-grams, share", "{:.2f}"),
-    "ngrams_3_ratio": ("3-grams, ratio to real text", "{:.2f}"),
-    "diversity_2_4": ("diversity 2-4, share", "{:.2f}"),
-    "repetition": ("repeated 4-grams within a text, share", "{:.2f}"),
-    "log_perplexity_expert": ("surprise of the expert, nats a token", "{:.1f}"),
-    "log_perplexity_base": ("surprise of the base, nats a token", "{:.1f}"),
-    "words_per_text": ("words a text", "{:.0f}"),
-    "filled": ("slots filled, share", "{:.2f}"),
+# How a map of each measure is put: its name with unit, what its numbers are multiplied by, and how they are written.
+NAMES: Mapping[str, tuple[str, float, str]] = {
+    "ngrams_3": ("different 3-grams (%)", 100, "{:.0f}"),
+    "ngrams_3_ratio": ("3-grams over real text's (%)", 100, "{:.0f}"),
+    "diversity_2_4": ("diversity 2-4 (%)", 100, "{:.0f}"),
+    "repetition": ("4-grams repeated in a text (%)", 100, "{:.0f}"),
+    "log_perplexity_expert": ("surprise of the expert (nats/token)", 1, "{:.1f}"),
+    "log_perplexity_base": ("surprise of the base (nats/token)", 1, "{:.1f}"),
+    "words_per_text": ("words a text", 1, "{:.0f}"),
+    "filled": ("slots filled (%)", 100, "{:.0f}"),
 }
 SHOWN = ("diversity_2_4", "repetition", "log_perplexity_base")
 
@@ -184,27 +184,26 @@ def gamma_eta(results: pd.DataFrame, metric: str, form: str) -> pd.DataFrame:
 
 
 def draw(results: pd.DataFrame, metrics: Sequence[str] = SHOWN, title: str = "") -> Any:
-    """A map per form (rows) and measure (columns), measures on one scale over the forms."""
+    """A map per measure (rows) and form (columns), the forms of one measure on one scale."""
     forms = list(dict.fromkeys(results["form"]))
-    figure, panels = figures.new(columns=len(metrics), rows=len(forms), height=0.9 + 2.5 * len(forms))
-    for column, metric in enumerate(metrics):
-        maps = [gamma_eta(results, metric, form) for form in forms]
+    figure, panels = figures.new(columns=len(forms), rows=len(metrics), height=0.5 + 2.5 * len(metrics))
+    for row, metric in enumerate(metrics):
+        name, scale, fmt = NAMES.get(metric, (metric, 1.0, "{:.2f}"))
+        maps = [scale * gamma_eta(results, metric, form) for form in forms]
         numbers = np.concatenate([one.to_numpy(float).ravel() for one in maps])
         known = numbers[np.isfinite(numbers)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-        label, fmt = NAMES.get(metric, (metric, "{:.2f}"))
-        for row, (form, matrix) in enumerate(zip(forms, maps, strict=True)):
-            panel = panels[row * len(metrics) + column]
+        for column, (form, matrix) in enumerate(zip(forms, maps, strict=True)):
+            panel = panels[row * len(forms) + column]
             shown = matrix.rename(index=_short, columns=_short)
             figures.heat(panel, shown, low=low, high=high if high > low else low + 1e-9, label="", fmt=fmt)
-            panel.set_title(f"{form}\n{label}", fontsize=8)
-            panel.set(xlabel="eta (weight of the negatives)", ylabel="gamma (weight against the base)")
-            for text in panel.texts:
-                text.set_fontsize(7)
-            panel.xaxis.label.set_fontsize(8)
-            panel.yaxis.label.set_fontsize(8)
+            panel.set_title(f"{form}: {name}", fontsize=8)
+            panel.set(xlabel="eta (weight of the negatives)", ylabel="gamma (weight of the base)")
+            panel.xaxis.label.set_fontsize(8.5)
+            panel.yaxis.label.set_fontsize(8.5)
+            panel.tick_params(labelsize=8.5)
     if title:
-        figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+        figure.suptitle(title, fontsize=8.5, fontweight="bold", x=0.01, ha="left")
     return figure
 
 

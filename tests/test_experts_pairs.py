@@ -12,7 +12,7 @@ from steerlab.data.leakage import overlap_report
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import wilson
 from steerlab.experts import PRESETS, ExpertConfig, Memorisation, Pair, file_pairs, preset, task_pairs, training
-from steerlab.experts.memory import copies, memorisation, recited
+from steerlab.experts.memory import memorisation, recited
 from steerlab.experts.pairs import TokenRow, apart, distinct_pairs, hold_out, is_offensive, padded, token_rows
 from steerlab.tasks import EXPERT_TASKS, TASKS, prompt
 from tests.test_experts import ASK, SMALL, fresh
@@ -146,7 +146,6 @@ def test_copies_are_counted_exact_and_near():
         "a text of one's own making, all new here",
         "x",
     ]
-    assert copies(written, texts) == (1, 2) and copies(["x"], ["X!"]) == (1, 1)
     found = memorisation(
         (1.0, 3.0), ([True, False], [False]), written, texts, ["unseen text, long enough to be judged"]
     )

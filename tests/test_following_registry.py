@@ -126,8 +126,9 @@ def test_details_of_the_original(name: str, kwargs: dict[str, Any], answer: str,
 
 
 def test_a_blank_answer_follows_nothing() -> None:
-    assert not check("punctuation:no_comma", {}, " \n").passed
-    assert not check("punctuation:no_comma", {}, "", "loose").passed
+    for mode in ("strict", "loose"):
+        verdict = check("punctuation:no_comma", {}, " \n", mode)
+        assert not verdict.passed and verdict.reason == "it is blank."
 
 
 def test_unknown_instructions_name_the_nearest() -> None:

@@ -135,19 +135,20 @@ def _asymmetric() -> pd.DataFrame:
     """gamma 0, 0.2, 0.4 by eta 0, 0.5, in an order that is no order; the value tells its place: 10 gamma + eta."""
     places = [(0.4, 0.5), (0.0, 0.0), (0.2, 0.5), (0.0, 0.5), (0.4, 0.0), (0.2, 0.0)]
     return pd.DataFrame(
-        [("published", g, e, "diversity_2_4", 10 * g + e, 0.0, 9.0, 5, "") for g, e in places], columns=list(COLUMNS)
+        [("published", g, e, "log_perplexity_base", 10 * g + e, 0.0, 9.0, 5, "") for g, e in places],
+        columns=list(COLUMNS),
     )
 
 
 def test_a_map_has_gamma_in_rows_and_eta_in_columns_from_the_lower_left() -> None:
-    matrix = gamma_eta(_asymmetric(), "diversity_2_4", "published")
+    matrix = gamma_eta(_asymmetric(), "log_perplexity_base", "published")
     assert list(matrix.index) == [0.4, 0.2, 0.0] and list(matrix.columns) == [0.0, 0.5]
     assert matrix.loc[0.4, 0.5] == 4.5 and matrix.loc[0.2, 0.0] == 2.0
 
 
 def test_the_drawing_stands_the_right_way_up() -> None:
     """Read off the figure itself: where a number stands, and what the ticks beside and below it say."""
-    figure = draw(_asymmetric(), ("diversity_2_4",), title="a title")
+    figure = draw(_asymmetric(), ("log_perplexity_base",), title="a title")
     figure.canvas.draw()
     panel = figure.axes[0]
     assert panel.get_xlabel().startswith("eta") and panel.get_ylabel().startswith("gamma")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from steerlab.data.leakage import normalise, overlap_report
+from steerlab.evaluation.copying import copied
 from steerlab.evaluation.stats import Estimate, wilson
 from steerlab.experts.pairs import TokenRow, padded
 from steerlab.model import TracedModel
@@ -73,14 +73,6 @@ def recited(model: TracedModel, rows: Sequence[TokenRow], size: int) -> list[boo
     return found
 
 
-def copies(written: Sequence[str], texts: Sequence[str]) -> tuple[int, int]:
-    """How many written texts equal one of `texts` after `leakage.normalise`, and how many equal or nearly equal one."""
-    known = {normalise(text) for text in texts}
-    exact = {i for i, text in enumerate(written) if normalise(text) in known}
-    near = set(overlap_report({"written": written, "texts": texts}).rows("written"))
-    return len(exact), len(exact | near)
-
-
 def memorisation(
     losses: tuple[float, float],
     recitals: tuple[Sequence[bool], Sequence[bool]],
@@ -89,8 +81,8 @@ def memorisation(
     validation: Sequence[str],
 ) -> Memorisation:
     """Losses and recitals of (training, validation) texts and the samples, as shares. No samples: missing, with the reason."""
-    exact, near = copies(written, train)
-    unseen = copies(written, validation)[1]
+    exact, near = copied(written, train)
+    unseen = copied(written, validation)[1]
     none = Estimate.missing("no samples were written")
-    shares = [wilson(k, len(written)) if written else none for k in (exact, near, unseen)]
+    shares = [wilson(sum(own), len(own)) if own else none for own in (exact, near, unseen)]
     return Memorisation(*losses, *(wilson(sum(own), len(own)) for own in recitals), *shares)
