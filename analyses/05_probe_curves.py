@@ -9,7 +9,7 @@ each: shuffled labels, the bag of input embeddings, character n-grams. Transfer:
 tested in another, trained at one layer and tested at another; Javanese against Sundanese across domains. The layer of
 language x language transfer, domain transfer and learning curve is fixed in the config, not chosen by score.
 
-    python -m analyses.05_probe_curves --data DIR          # about 6 minutes on one busy core
+    python -m analyses.05_probe_curves --data DIR          # about 6 minutes on one core
     python -m analyses.05_probe_curves --redraw            # from figures/*.csv, without a model
 """
 
@@ -24,7 +24,7 @@ import pandas as pd
 
 from analyses import _probe_data as texts
 from analyses._harness import Result, main
-from analyses._probe_draw import EACH, LANGUAGE, LEARNING, QUALITY, TRANSFER, draw
+from analyses._probe_draw import EACH, LANGUAGE, LEARNING, QUALITY, TRANSFER, TRANSFER_LAYERS, draw
 from steerlab import probes, scoring
 from steerlab.evaluation.stats import bootstrap
 from steerlab.loading import load
@@ -63,7 +63,7 @@ def compute(config: Config) -> Result:
         EACH: pd.DataFrame(each),
         QUALITY: pd.DataFrame(_quality(config, sets)),
         LEARNING: _learning(config, sets[texts.BACK[2]]),
-        TRANSFER: _transfer(config, sets, tokens, model.n_layers),
+        **_transfer(config, sets, tokens, model.n_layers),
     }
     hashes = {name: own.sha256 for name, own in {**spoken, **pairs}.items()}
     return Result(tables, _facts(config, tables), model.revision, hashes)
@@ -173,7 +173,7 @@ def _learning(config: Config, own: ProbeRows) -> pd.DataFrame:
 
 def _transfer(
     config: Config, sets: Mapping[str, ProbeRows], tokens: Mapping[str, ProbeRows], n_layers: int
-) -> pd.DataFrame:
+) -> dict[str, pd.DataFrame]:
     """Three matrices: languages and layers for quality, domains for Javanese against Sundanese."""
     how = {"seed": config.seed, "shuffles": 1, "resamples": config.resamples}
     back = sets[texts.BACK[2]]
@@ -182,7 +182,9 @@ def _transfer(
         "layer": probes.transfer({str(n): back.at(n) for n in range(n_layers)}, "logistic_cv", **how),
         "domain": probes.transfer(_domains(tokens, config.layer), "logistic_cv", **how),
     }
-    return pd.concat([own.table().assign(matrix=name) for name, own in parts.items()], ignore_index=True)
+    rows = {name: own.table().assign(matrix=name) for name, own in parts.items()}
+    others = pd.concat([rows["layer"], rows["domain"]], ignore_index=True)
+    return {TRANSFER: rows["language"], TRANSFER_LAYERS: others}
 
 
 def _domains(tokens: Mapping[str, ProbeRows], layer: int) -> dict[str, probes.Labelled]:
@@ -201,7 +203,7 @@ def _facts(config: Config, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Means over languages of the off-diagonal of the quality matrix: between corrupted copies, and from and to Slovene
     back-translation, with intervals over languages.
     """
-    cells = tables[TRANSFER][lambda t: t["matrix"] == "language"]
+    cells = tables[TRANSFER]
     real = list(texts.BACK.values())
     inside = cells[~cells["train"].isin(real) & ~cells["test"].isin(real)]
     between = {

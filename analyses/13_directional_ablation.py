@@ -199,7 +199,7 @@ def draw(result: Result) -> dict[str, Figure]:
     draw_behaviour(panels[3], done, "kl own", "KL along own lines (nats per token)", 1)
     for axes, name in ((panels[4], "corrupted"), (panels[5], "translated")):
         own = last[last["contrast"] == name]
-        draw_probes(axes, own, f"Which of a pair is human, not {name}", f"AUROC, {int(own['n'].max()) // 2} pairs")
+        draw_probes(axes, own, f"Human or {name}, within pairs", f"AUROC, {int(own['n'].max()) // 2} pairs")
     handles: dict[str, Any] = {}
     for axes in panels[1:3]:
         found, words = axes.get_legend_handles_labels()

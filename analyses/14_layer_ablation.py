@@ -7,7 +7,7 @@ change of the loss, KL of the next token, and how much is left of the distance b
 translations along its vector behind the last block; and, for parts at their mean, how far human and back-translated
 Slovene lie apart along the quality vector. Intervals are over lines (pairs).
 
-    python -m analyses.14_layer_ablation            # about 6 minutes on one busy core
+    python -m analyses.14_layer_ablation            # about 7 minutes on one core
     python -m analyses.14_layer_ablation --redraw   # from figures/*.csv, without a model
 """
 
@@ -166,6 +166,10 @@ def draw(result: Result) -> dict[str, Figure]:
     ):
         panels[3 * row].set_ylabel(label)
         _same_range(panels[3 * row : 3 * row + 3])
+    for axes in panels[:3]:
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_yticks([0, 0.1, 0.3, 1, 3, 10], ["0", "0.1", "0.3", "1", "3", "10"])
+        axes.set_ylim(-0.1, 10)
     handles, words = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, words, loc="outside lower center", ncols=2, title="part of one block replaced", title_fontsize=9
@@ -186,8 +190,8 @@ def finding(table: Any) -> str:
     deepest = int(swapped["layer"].max())
     same = _name(least) if _name(least) != _name(worst) else "it"
     return (
-        f"At its mean, {_name(worst)} costs most ({worst['value']:.2f} nats per token) and without {same} "
-        f"{100 * least['value']:.0f} % of the language separation is left, the least of all; block {deepest} as in another "
+        f"At its mean, {_name(worst)} costs most ({worst['value']:.2f} nats per token), and {same} leaves least of the "
+        f"language separation ({100 * least['value']:.0f} %); block {deepest} as in another "
         f"language leaves {100 * by['resample', deepest]:.0f} %, as in another line of the same language "
         f"{100 * by['resample same', deepest]:.0f} %"
     )

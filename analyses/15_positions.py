@@ -5,7 +5,7 @@ direction of the same length, at five sets of positions behind nine task prompts
 same random numbers. Measured against unsteered: share of texts in the language, repetition inside a text, and KL of the
 next token along the same unsteered answers, token by token. Intervals are over the twelve languages.
 
-    python -m analyses.15_positions            # about 6 minutes on one busy core
+    python -m analyses.15_positions            # about 4 minutes on one busy core
     python -m analyses.15_positions --redraw   # from figures/*.csv, without a model
 """
 
@@ -95,7 +95,7 @@ def intervention(name: str, vector: SteeringVector, model: TracedModel) -> Inter
 def scored(texts: pd.DataFrame, code: str) -> pd.DataFrame:
     """Share in the language, repetition and share that came to an end, by positions, and paired against unsteered."""
     texts = texts.assign(text=texts["text"].map(postprocess))
-    scores = {"share": in_language(data.language(code).lid), "repetition": repetition}
+    scores = {"share": in_language(data.language(code).lid), "repetition": repetition(1)}
     return compare(texts, scores, group="prompt")
 
 
@@ -105,7 +105,7 @@ def draw(result: Result) -> dict[str, Figure]:
     kl: Any = result.tables[TOKENS]
     figure, panels = figures.new(columns=2, rows=2, height=7.0)
     bars(panels[0], table, "share", "Texts in the vector's language", 100)
-    bars(panels[1], table, "repetition", "Repeated 4-grams inside a text", 100)
+    bars(panels[1], table, "repetition", "Repeated words inside a text", 100)
     for axes, kind in zip(panels[2:], KINDS, strict=True):
         along(axes, kl[kl["direction"] == kind], KINDS[kind])
     top = max(axes.get_ylim()[1] for axes in panels[2:])
@@ -122,7 +122,7 @@ def draw(result: Result) -> dict[str, Figure]:
         f"Steered everywhere, {share['all']:.0f} % of texts are in the vector's language (unsteered {share[UNSTEERED]:.0f} %); "
         f"at the generated tokens alone {share['generated']:.0f} %, at the prompt alone {share['prompt']:.0f} %, at its last "
         f"token alone {share['last_prompt']:.0f} %, whose KL falls from {far.iloc[0]:.2f} at the first token to "
-        f"{far.iloc[-5:].mean():.2f} nats",
+        f"{far.iloc[-5:].mean():.3f} nats",
     )
     return {TABLE: figure}
 
@@ -139,6 +139,7 @@ def bars(axes: Axes, table: Any, measure: str, title: str, scale: float) -> None
     axes.set_xticks(range(len(ORDER)), [NAMES[name] for name in ORDER], fontsize=8)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.35 * (high - low))
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
     _ablate.panel(axes, title, "steered at", "change against unsteered (points)")
 
 

@@ -91,7 +91,13 @@ def over(table: pd.DataFrame, unit: str, by: Sequence[str], column: str = "value
 
 def headline(figure: Figure, text: str) -> None:
     """The finding, above all panels, broken into lines that fit."""
-    figure.suptitle(textwrap.fill(" ".join(text.split()), 76), fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(
+        textwrap.fill(" ".join(text.split()).replace(" %", "\u00a0%"), 76),
+        fontsize=10.5,
+        fontweight="bold",
+        x=0.01,
+        ha="left",
+    )
 
 
 def panel(axes: Axes, title: str, x: str, y: str) -> None:

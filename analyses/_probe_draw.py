@@ -15,7 +15,7 @@ from steerlab.bundled.corpus import LANGUAGES
 from steerlab.evaluation.stats import Estimate
 
 LANGUAGE, EACH, QUALITY = "probe_language", "probe_language_each", "probe_quality"
-LEARNING, TRANSFER = "probe_quality_learning", "probe_transfer"
+LEARNING, TRANSFER, TRANSFER_LAYERS = "probe_quality_learning", "probe_transfer", "probe_transfer_layers"
 NAMES = {
     "logistic_cv": "logistic",
     "logistic": "logistic",
@@ -37,7 +37,7 @@ def draw(result: Result) -> dict[str, Figure]:
         LANGUAGE: _language(tables[LANGUAGE], tables[EACH]),
         QUALITY: _quality(tables[QUALITY], tables[LEARNING], result.facts["layer"]),
         TRANSFER: _languages(tables[TRANSFER], result.facts),
-        f"{TRANSFER}_layers": _others(tables[TRANSFER], result.facts["layer"]),
+        TRANSFER_LAYERS: _others(tables[TRANSFER_LAYERS], result.facts["layer"]),
     }
 
 

@@ -43,7 +43,7 @@ class TextMeans:
 
     def moments(self) -> Moments:
         """The token-weighted mean of all texts. Variance and norm of single activations are not known from means (NaN)."""
-        weight = np.ones_like(self.tokens) / len(self.tokens)
+        weight = self.tokens / self.tokens.sum()
         mean = torch.from_numpy(np.einsum("n,nld->ld", weight, self.mean.astype(np.float64)))
         count = torch.full((len(self.sites),), float(self.tokens.sum()), dtype=torch.float64)
         return Moments(

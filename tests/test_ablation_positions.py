@@ -103,9 +103,9 @@ def test_differences_are_paired_sample_by_sample() -> None:
 def test_arms_that_wrote_other_samples_are_not_paired() -> None:
     texts = _texts({UNSTEERED: ["a"] * 6, "all": ["b"] * 6})
     with pytest.raises(SteerlabError, match="did not write the same samples"):
-        compare(texts.iloc[:-1], {"repetition": repetition})
+        compare(texts.iloc[:-1], {"repetition": repetition()})
     with pytest.raises(SteerlabError, match="no arm is named 'plain'"):
-        compare(texts, {"repetition": repetition}, baseline="plain")
+        compare(texts, {"repetition": repetition()}, baseline="plain")
 
 
 def test_scores_are_one_number_per_text() -> None:
@@ -113,5 +113,6 @@ def test_scores_are_one_number_per_text() -> None:
         ["To je slovensko besedilo o reki in mestu.", "This is an English sentence about a river.", "12"]
     )
     assert found.tolist() == [1.0, 0.0, 0.0]
-    rates = repetition(["one two three four one two three four", "one"])
+    rates = repetition()(["one two three four one two three four", "one"])
     assert rates[0] == pytest.approx(0.2) and np.isnan(rates[1])
+    assert repetition(1)(["a b a"]).tolist() == pytest.approx([1 / 3])

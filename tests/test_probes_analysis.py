@@ -92,7 +92,7 @@ def test_titles_are_computed_from_the_tables() -> None:
         pytest.skip("figures/probe_curves.json is not computed yet")
     result = committed("05_probe_curves.py")
     before = drawing.draw(result)
-    assert set(before) == {drawing.LANGUAGE, drawing.QUALITY, drawing.TRANSFER, f"{drawing.TRANSFER}_layers"}
+    assert set(before) == {drawing.LANGUAGE, drawing.QUALITY, drawing.TRANSFER, drawing.TRANSFER_LAYERS}
     for name in (drawing.LANGUAGE, drawing.QUALITY):
         table: Any = result.tables[name]
         table["value"] = table["value"] * 0.9

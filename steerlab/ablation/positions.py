@@ -49,9 +49,9 @@ def in_language(code: str) -> Score:
     return lambda texts: np.array([float(guess.language == code) for guess in identify(texts)])
 
 
-def repetition(texts: Sequence[str]) -> np.ndarray:
-    """Share of each text's word 4-grams that stood in it before."""
-    return np.array([repetition_rate(text) for text in texts], dtype=float)
+def repetition(n: int = 4) -> Score:
+    """Share of each text's word n-grams that stood in it before; NaN for a text of fewer than n words."""
+    return lambda texts: np.array([repetition_rate(text, n) for text in texts], dtype=float)
 
 
 def write_at_positions(
