@@ -121,7 +121,7 @@ def draw(result: Result) -> dict[str, Figure]:
         figure,
         f"Steered everywhere, {share['all']:.0f} % of texts are in the vector's language (unsteered {share[UNSTEERED]:.0f} %); "
         f"at the generated tokens alone {share['generated']:.0f} %, at the prompt alone {share['prompt']:.0f} %, at its last "
-        f"token alone {share['last_prompt']:.0f} %, whose KL falls from {far.iloc[0]:.2f} at the first token to "
+        f"token alone {share['last_prompt']:.0f} %, whose KL falls from {far.iloc[0]:.2f} to "
         f"{far.iloc[-5:].mean():.3f} nats",
     )
     return {TABLE: figure}
