@@ -192,6 +192,10 @@ class ProbeCurve:
             provenance=self.provenance,
         )
 
+    def __repr__(self) -> str:
+        best = max(zip(self.layers, self.results, strict=True), key=lambda pair: pair[1].value)
+        return f"ProbeCurve({self.kind} of {', '.join(self.names)}: best at layer {best[0]}, {best[1]!r})"
+
     def _repr_html_(self) -> str:
         metric = self.results[0].metric
         rows = [("", WORDS[metric], "95 % interval", "shuffled labels", "selectivity")]

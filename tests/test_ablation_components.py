@@ -16,6 +16,7 @@ from steerlab.ablation.components import (
     left_of,
     necessity,
 )
+from steerlab.ablation.layers import LayerAblation, layer_effects
 from steerlab.errors import SteerlabError
 from steerlab.loading import wrap
 from steerlab.types import Site
@@ -134,6 +135,35 @@ def test_the_one_component_that_writes_is_found_and_needed() -> None:
     assert (table["kl"] > 0).all()
     with pytest.raises(SteerlabError, match="as many on both sides"):
         necessity(model, POSITIVE, NEGATIVE[:2], v, 3, TEXTS)
+
+
+def test_pairs_are_drawn_together() -> None:
+    """What both texts of a pair have in common leaves the paired interval alone and widens the other."""
+    positive, negative = _planted(1.0)
+    shared = np.random.default_rng(7).normal(0, 5, positive.values.shape)
+    noisy = [
+        Contributions(own.components, own.target, own.values + shared, (own.values + shared).sum(1))
+        for own in (positive, negative)
+    ]
+    widths = [
+        float(np.mean(table["high"].to_numpy(float) - table["low"].to_numpy(float)))
+        for table in (contribution_shares(noisy[0], noisy[1], paired=paired) for paired in (True, False))
+    ]
+    assert widths[0] < 0.3 and widths[1] > 3 * widths[0]
+
+
+def test_what_is_needed_is_what_is_missing_from_the_means_of_the_sides() -> None:
+    model, v = tiny("qwen2"), vector(0)
+    own = necessity(model, POSITIVE, NEGATIVE, v, 3, TEXTS).set_index("component").loc["MLP 1"]
+    gauge = {"p": (Site(3), v.at(3))}
+    one = [LayerAblation(1, "mlp_out", "mean")]
+    table: Any = layer_effects(model, [*POSITIVE, *NEGATIVE], one, reference=TEXTS, readouts=gauge)
+    gaps = [
+        part["p"].to_numpy(float)[:3].mean() - part["p"].to_numpy(float)[3:].mean()
+        for _, part in table.groupby("layer")
+    ]
+    assert own["value"] == pytest.approx(gaps[1] / gaps[0], rel=1e-5) and abs(gaps[0]) > 1e-3
+    assert own["kl"] == pytest.approx(float(table[table["layer"] == 1]["kl"].mean()), rel=1e-5)
 
 
 def test_components_have_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -82,10 +83,10 @@ def test_tokens_the_expert_excludes_stay_excluded() -> None:
 def test_classifier_free_guidance_is_transformers_own_and_a_case_of_combine() -> None:
     class Fixed(torch.nn.Module):
         def forward(self, *args: object, **kwargs: object) -> object:
-            return CausalLMOutputWithPast(logits=B[:1, None])
+            return CausalLMOutputWithPast(logits=cast(Any, B[:1, None]))
 
     theirs = UnbatchedClassifierFreeGuidanceLogitsProcessor(1.5, Fixed(), use_cache=False)
-    want = theirs(torch.zeros(1, 3, dtype=torch.int64), E[:1])
+    want = theirs(cast(Any, torch.zeros(1, 3, dtype=torch.int64)), cast(Any, E[:1]))
     torch.testing.assert_close(classifier_free(E[:1], B[:1], 1.5), want)
     torch.testing.assert_close(combine(E, B, None, OFF + 0.5, OFF, NONE, OFF), classifier_free(E, B, 1.5))
     assert torch.equal(

@@ -111,6 +111,7 @@ def test_a_curve_shows_the_planted_layer_and_its_baselines_at_chance() -> None:
     vector = curve.vector("<human>")
     assert float(vector.at(2)[0]) > 0.9 and vector.name == "probe-<human>"
     assert float(curve.vector("worse").at(2)[0]) < -0.9
+    assert "best at layer 2, ProbeResult(lda: AUROC 0." in repr(curve) and len(repr(curve)) < 200
     html = curve._repr_html_()
     assert "&lt;human&gt;" in html and "<human>" not in html and html.count("<tr>") == 7
     quick = probe_rows(planted(), "lda", resamples=100, control=False, baselines=())

@@ -11,44 +11,55 @@ from rich.console import Console
 
 from steerlab.commands.options import AsJson, Device, Dtype, Model, Seed, show
 
+Which = Annotated[str, typer.Argument(help="A vector file, or a bundled vector: language-jv, quality-sl, jv ...")]
+Plain = Annotated[str | None, typer.Option("--text", "-t", help="Map this text as it is, without a template.")]
+Instruction = Annotated[
+    str | None,
+    typer.Option("--prompt", "-p", help="Map this instruction, in the model's template, and its answer."),
+]
+Answer = Annotated[str | None, typer.Option(help="The answer to the prompt. Without one the steered model writes it.")]
+Layers = Annotated[
+    list[int] | None,
+    typer.Option("--layer", "-l", help="Layer to steer at; repeat for several. Default: the recommended one."),
+]
+Strength = Annotated[float | None, typer.Option(help="Strength; see --unit. Default: the recommended one.")]
+Unit = Annotated[
+    str | None,
+    typer.Option(help="residual: fraction of the layer's mean residual norm; raw: units of the unit vector."),
+]
+Operator = Annotated[str, typer.Option(help="add, ablate, match, scale or rotate.")]
+Where = Annotated[
+    str,
+    typer.Option(help="Where to steer: all, prompt, last_prompt, generated, writing, last:K, or START:STOP."),
+]
+Gate = Annotated[
+    str | None,
+    typer.Option(help="Only where the cosine of stream and vector is above:X or below:X, such as above:0.1."),
+]
+Read = Annotated[
+    str | None, typer.Option(help="Where a vector is read, as --positions. Default: what the vector records.")
+]
+Html = Annotated[Path | None, typer.Option(help="Also write the map as a page of its own.")]
+Each = Annotated[bool, typer.Option("--each", help="Also print a table with a line per token.")]
+Longest = Annotated[int, typer.Option(help="Longest answer in tokens, where the model writes it.")]
+
 
 def tokens(
-    vector: Annotated[str, typer.Argument(help="A vector file, or a bundled vector: language-jv, quality-sl, jv ...")],
-    text: Annotated[
-        str | None, typer.Option("--text", "-t", help="Map this text as it is, without a template.")
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", "-p", help="Map this instruction, in the model's template, and its answer."),
-    ] = None,
-    answer: Annotated[
-        str | None, typer.Option(help="The answer to the prompt. Without one the steered model writes it.")
-    ] = None,
+    vector: Which,
+    text: Plain = None,
+    prompt: Instruction = None,
+    answer: Answer = None,
     model: Model = "polyglot-mini",
-    layer: Annotated[
-        list[int] | None,
-        typer.Option("--layer", "-l", help="Layer to steer at; repeat for several. Default: the recommended one."),
-    ] = None,
-    strength: Annotated[float | None, typer.Option(help="Strength; see --unit. Default: the recommended one.")] = None,
-    unit: Annotated[
-        str | None,
-        typer.Option(help="residual: fraction of the layer's mean residual norm; raw: units of the unit vector."),
-    ] = None,
-    operator: Annotated[str, typer.Option(help="add, ablate, match, scale or rotate.")] = "add",
-    positions: Annotated[
-        str,
-        typer.Option(help="Where to steer: all, prompt, last_prompt, generated, writing, last:K, or START:STOP."),
-    ] = "all",
-    gate: Annotated[
-        str | None,
-        typer.Option(help="Only where the cosine of stream and vector is above:X or below:X, such as above:0.1."),
-    ] = None,
-    read: Annotated[
-        str | None, typer.Option(help="Where a vector is read, as --positions. Default: what the vector records.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write the map as a page of its own.")] = None,
-    each: Annotated[bool, typer.Option("--each", help="Also print a table with a line per token.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens, where the model writes it.")] = 40,
+    layer: Layers = None,
+    strength: Strength = None,
+    unit: Unit = None,
+    operator: Operator = "add",
+    positions: Where = "all",
+    gate: Gate = None,
+    read: Read = None,
+    html: Html = None,
+    each: Each = False,
+    max_new_tokens: Longest = 40,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     device: Device = None,

@@ -131,6 +131,9 @@ class ProbeResult:
             [self], [layer], name=name, label=label, residual_norm=norm, stream=stream, provenance=provenance
         )
 
+    def __repr__(self) -> str:
+        return f"ProbeResult({self.kind}: {WORDS[self.metric]} {self.measured.of(self.metric)}, {self.n} rows, {self.groups} groups)"
+
     def _repr_html_(self) -> str:
         head = f"{self.kind}: {self.n} rows, {self.groups} groups, {len(self.classes)} classes"
         rows = [("", "value", "95 % interval", "shuffled labels")]
