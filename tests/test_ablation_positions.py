@@ -66,6 +66,7 @@ def test_kl_starts_where_steering_does() -> None:
     table: Any = kl_at_positions(tiny("llama"), PUSH, PROMPTS, ["yes it is", "no"])
     sizes = table.groupby(["arm", "answer"])["token"].count()
     assert sizes["all", 0] == len("yes it is") + 1 and sizes["all", 1] == len("no") + 1
+    assert table.groupby(["arm", "answer"])["token"].max()["all", 1] == len("no")
     start = table[table["token"] == 0].groupby("arm")["kl"].max()
     later = table[table["token"] > 0].groupby("arm")["kl"].mean()
     assert start["generated"] < 1e-5 < 1e-3 < min(start[["prompt", "last_prompt", "writing", "all"]])

@@ -200,7 +200,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def nasty() -> TokenMap:
-    named = replace(vector(0), name="<b onclick='x'>\x1b[31m&amp;", provenance=Provenance(positions="all"))
+    named = replace(vector(0), name="\"><b onclick='x'>\x1b[31m&amp;", provenance=Provenance(positions="all"))
     return token_map(tiny("llama"), [NASTY], [Intervention(named, 1, strength=2.0, gate=Gate(0.0))])
 
 
@@ -210,7 +210,7 @@ def test_a_page_holds_every_token_and_no_tag_of_the_text(nasty: TokenMap, tmp_pa
     seen = _Page(page)
     assert set(seen.tags) <= {"html", "head", "meta", "title", "body", "div", "span", "ul", "li"}
     assert seen.spans == [visible(token.piece) for token in _tokens(nasty)]
-    assert all("<b onclick='x'>" in title for title, t in zip(seen.titles, _tokens(nasty), strict=True) if t.marks)
+    assert all("\"><b onclick='x'>" in title for title, t in zip(seen.titles, _tokens(nasty), strict=True) if t.marks)
     assert not any((ord(c) < 32 and c != "\n") or c in "\u202e\u200d" for c in page)
     assert nasty._repr_html_() in page
 

@@ -47,6 +47,7 @@ def test_a_text_is_mapped_in_words_and_as_a_page(command: Command, model: Path, 
 def test_an_answer_is_steered_where_positions_say(command: Command, model: Path, vector: Path) -> None:
     words = ("tokens", vector, "-m", model, "-p", "say", "--answer", "day", "--positions", "writing", "--json")
     rows = json.loads(command(*words, "--layer", "0", "-l", "2", "--strength", "2", "--unit", "raw").out)
+    assert "<|user|>" in {row["piece"] for row in rows}  # the prompt stands in the model's template
     steered = [row for row in rows if row["open"]]
     assert sorted({row["position"] for row in steered}) == [-1, 0, 1, 2]
     assert {row["layer"] for row in steered} == {0, 2} and {row["strength"] for row in steered} == {2.0}
