@@ -23,10 +23,10 @@ script: Any = import_module("analyses.05_probe_curves")
 
 
 def _rows(names: tuple[str, ...], n: int = 40) -> ProbeRows:
-    """Rows whose class k is `k` further along axis 0 of layer 1."""
+    """Rows whose class k lies 3 further along axis k of layer 1."""
     y, groups = torch.arange(n * len(names)) // n, torch.arange(n * len(names)) % n
     x = torch.randn(len(y), 3, 8, generator=torch.Generator().manual_seed(0))
-    x[:, 1, 0] += 3.0 * y
+    x[torch.arange(len(y)), 1, y] += 3.0
     some = read_rows(tiny("llama"), {"x": ["a"], "y": ["b"]}).provenance
     return ProbeRows(
         x, x[:, 0], y, groups, groups, tuple("a" for _ in y), names, (0, 1, 2), x.norm(dim=-1).mean(0), "tokens", some
@@ -55,7 +55,7 @@ def test_domains_hold_two_languages_and_share_no_sentence() -> None:
     groups = [set(own.groups.tolist()) for own in found.values()]
     assert not groups[0] & groups[1] and not groups[1] & groups[2] and len(groups[0]) == 40
     first = found[texts.NUSAX]
-    assert first.x[first.y == 1, 0].mean() > first.x[first.y == 0, 0].mean() + 2  # su comes after jv
+    assert first.x[first.y == 1, 3].mean() > first.x[first.y == 0, 3].mean() + 2  # su was the fourth class
 
 
 def test_group_numbers_mean_the_same_in_every_set() -> None:
