@@ -133,6 +133,9 @@ def test_transfer_follows_the_planted_directions() -> None:
     assert frame.loc["v", "-v"] < 0.15 and frame.loc["-v", "v"] < 0.15
     other = transfer(dict(reversed(sets.items())), "diff_of_means", shuffles=0, resamples=50).frame()
     assert abs(other.loc["v", "near"] - frame.loc["v", "near"]) < 0.05
+    faint = {"v": sets["v"], "faint": _pairs(4, V, 0.8)}  # rows say where it was trained, columns where it was tested
+    uneven = transfer(faint, "diff_of_means", shuffles=0, resamples=20).frame()
+    assert uneven.loc["v", "faint"] < 0.8 < 0.85 < uneven.loc["faint", "v"]
     rows = got.table()
     assert len(rows) == 16 and list(rows.columns[:3]) == ["train", "test", "kind"]
     assert got.frame("accuracy").loc["v", "w"] == got.cells["v", "w"].accuracy.value

@@ -14,6 +14,7 @@ from steerlab import probes
 from steerlab.errors import SteerlabError
 from steerlab.operators import ablate
 from steerlab.probes import KINDS, PENALTIES, Kind, choose_c, cross_validated_probe, layerwise
+from steerlab.probes.result import html_table
 from steerlab.provenance import Provenance
 from steerlab.similarity import cosine_curve
 
@@ -188,3 +189,4 @@ def test_results_are_a_table_and_html_with_nothing_left_unescaped() -> None:
     shared = probes.trial(y, groups, shuffles=0, resamples=20)
     html = probes.evaluate("<b>&", shared, lambda train, labels, test: x[test, :1].double().numpy())._repr_html_()
     assert "&lt;b&gt;&amp;" in html and "<b>" not in html and html.count("<tr>") == 4 and "nan" not in html
+    assert "&lt;i&gt;" in html_table("", [("<i>",)])
