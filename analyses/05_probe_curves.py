@@ -9,7 +9,7 @@ each: shuffled labels, the bag of input embeddings, character n-grams. Transfer:
 tested in another, trained at one layer and tested at another; Javanese against Sundanese across domains. The layer of
 language x language transfer, domain transfer and learning curve is fixed in the config, not chosen by score.
 
-    python -m analyses.05_probe_curves --data DIR          # about 6 minutes on one core
+    python -m analyses.05_probe_curves --data DIR          # about 7 minutes on one busy core
     python -m analyses.05_probe_curves --redraw            # from figures/*.csv, without a model
 """
 

@@ -89,6 +89,7 @@ def test_the_sample_set_by_language_by_label_and_by_quality() -> None:
     assert list(quality.texts) == ["human", "degraded"] and len(quality.texts["human"]) == 12
     assert all(text[0] == text[0].lower() for own in quality.texts.values() for text in own)
     assert quality.groups is not None and quality.groups["human"] == quality.groups["degraded"]
+    assert quality.groups["human"] == [f"contrast-{number:02d}" for number in range(1, 13)]
     assert len(_rows("--source", "sample", "-l", "sl", "--by", "quality")) == 7
 
 
