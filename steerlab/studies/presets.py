@@ -31,8 +31,8 @@ def _llama(name: str, layers: dict[str, int], rows: int) -> ModelPlan:
 # middle at half and late at four fifths of it.
 PRESETS: dict[str, StudyConfig] = {
     "polyglot-mini": StudyConfig(
-        max_new_tokens=64, per_label={"topic": 10, "sentiment": 25}
-    ),  # half the paper's: two cores
+        max_new_tokens=64, per_label={"topic": 7, "sentiment": 18}
+    ),  # a third of the paper's texts: two cores
     "gemma-2-9b-it": dataclasses.replace(
         PAPER, models=(_gemma("google/gemma-2-9b-it", {"early": 10, "middle": 21, "late": 33}),)
     ),
