@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast lint format check figures analyses bench notebooks model clean
+.PHONY: help setup demo test test-fast lint format check figures analyses bench notebooks tree model clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -78,6 +78,9 @@ bench: $(READY) ## speed and memory, as ratios within one run (benchmarks/)
 notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept
 	@for notebook in notebooks/*.ipynb; do [ -e "$$notebook" ] || continue; \
 		echo "$$notebook"; (cd notebooks && ../$(BIN)/jupyter-execute "$$(basename "$$notebook")") || exit 1; done
+
+tree: $(READY) ## draw the tree in README.md again, from the files and their docstrings
+	@$(BIN)/python -m tests.readme_tree
 
 # malloc keeps what it has: freshly mapped memory is what slows CPU training down (LOG.md)
 model: export MALLOC_TRIM_THRESHOLD_=8589934592

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests import walls
+from tests import readme_tree, walls
 
 ROOT = walls.ROOT
 README = ROOT / "README.md"
@@ -33,6 +33,7 @@ TARGETS = {
     "figures",
     "bench",
     "notebooks",
+    "tree",
     "model",
     "clean",
 }
@@ -126,30 +127,6 @@ def code_blocks(text: str, language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
 
 
-def tree(text: str) -> set[str]:
-    """The Python files a drawn tree names, folder included.
-
-    A line holds a folder (`name/`) or one or more files, indented under its folder, and then, if it likes, words about them.
-    """
-    found: set[str] = set()
-    above: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        line = re.sub(r"[│├└─]", " ", line)
-        depth = len(line) - len(line.lstrip())
-        while above and above[-1][0] >= depth:
-            above.pop()
-        base = "".join(name for _, name in above)
-        for word in line.split():
-            if not word.endswith((".py", "/")):
-                break
-            if word.endswith("/"):
-                above.append((depth, word))
-                base += word
-            else:
-                found.add(base + word)
-    return found
-
-
 def _readme() -> str:
     if not README.exists():
         pytest.skip("README.md is not written yet")
@@ -178,17 +155,24 @@ def test_the_readme_runs_as_printed(tmp_path: Path) -> None:
 
 
 def test_the_tree_in_the_readme_is_the_tree() -> None:
-    """A folder whose files are drawn is drawn whole; the package is drawn whole."""
-    blocks = [code for language in ("", "text") for _, code in code_blocks(_readme(), language)]
-    drawn = {name for code in blocks if re.search(r"^\W*steerlab/", code, flags=re.MULTILINE) for name in tree(code)}
-    if not drawn:
-        pytest.skip("README.md draws no tree yet")
-    folders = {name.rpartition("/")[0] for name in drawn}
-    python = {p.relative_to(ROOT).as_posix() for p in walls.tracked() if p.suffix == ".py" and p.name != "__init__.py"}
-    there = {name for name in python if name.startswith("steerlab/") or name.rpartition("/")[0] in folders}
-    drawn = {name for name in drawn if not name.endswith("__init__.py")}
-    assert sorted(drawn - there) == [], "drawn in README.md, but not there"
-    assert sorted(there - drawn) == [], "there, but not drawn in README.md"
+    """Every Python file of the package, the analyses and the benchmarks, with what it says of itself: `make tree` writes it."""
+    text = _readme()
+    assert readme_tree.replaced(text) == text, "README.md draws another tree: run make tree"
+    assert "  cli.py" in text
+
+
+@pytest.mark.parametrize(
+    ("docstring", "wanted"),
+    [
+        ("One thing. Another.", "One thing"),
+        ("After Stolfo et al. (2024): a rule.", "After Stolfo et al. (2024): a rule"),
+        ("x " * 20 + "and so on, " + "y " * 60, "x " * 20 + "and so on"),
+        ("x " * 20 + "(and, " + "y " * 60 + ")", "x " * 20 + "(and, " + "y " * 33 + "..."),
+        ("Two\nlines.\n\nMore.", "Two lines"),
+    ],
+)  # fmt: skip
+def test_a_file_is_described_by_its_first_sentence(docstring: str, wanted: str) -> None:
+    assert readme_tree.first_sentence(docstring) == wanted
 
 
 def test_the_readme_names_only_targets_that_exist() -> None:
@@ -202,21 +186,7 @@ def test_the_readme_names_only_targets_that_exist() -> None:
     assert named <= made
 
 
-def test_blocks_and_trees_are_read_as_drawn() -> None:
+def test_blocks_are_read_as_drawn() -> None:
     text = "# Title\n\n```python\nx = 1\n```\n\n```text\nnot code\n```\n```python\nassert x\n```\n"
     assert code_blocks(text, "python") == [(4, "x = 1\n"), (11, "assert x\n")]
     assert code_blocks(text, "text") == [(8, "not code\n")]
-    drawn = """
-steerlab/                the package
-  cli.py                 one command per verb; see a.py
-  capture.py  steering.py    two on a line
-  data/                  loaders
-    languages.py
-  store.py
-├── engines/
-│   └── vllm.py
-analyses/  layers.py
-"""
-    inside = {"cli.py", "capture.py", "steering.py", "data/languages.py", "store.py"}
-    wanted = {f"steerlab/{name}" for name in inside} | {"steerlab/engines/vllm.py", "analyses/layers.py"}
-    assert tree(drawn) == wanted
