@@ -90,6 +90,7 @@ def compare(
     base: str,
     target: float | None = None,
     sense: Sense = "at most",
+    unit: str = "s",
 ) -> Row:
     """The row for `case` over `base`: ratios within each repetition, then their median and range."""
     ratios = [a / b for a, b in zip(seconds[case], seconds[base], strict=True)]
@@ -98,7 +99,7 @@ def compare(
         case,
         base,
         *(middle(ratios), min(ratios), max(ratios), middle(seconds[case]), middle(seconds[base])),
-        unit="s",
+        unit=unit,
         repetitions=len(ratios),
         target=target,
         sense=sense,
