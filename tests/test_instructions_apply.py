@@ -37,7 +37,7 @@ def uncached(
     for _ in range(steps):
         batch = left_pad([tokens], model.pad_id, [len(row)])
         context = TokenContext(batch.relative, batch.input_ids, batch.real)
-        edit = {site: lambda h, site=site: plan.edit(site, h, context) for site in plan.sites}
+        edit = {site: lambda h, site=site, context=context: plan.edit(site, h, context) for site in plan.sites}
         logits = model.forward(batch, edit=edit, logits=True).logits
         assert logits is not None
         tokens.append(int(logits[0, -1].argmax()))

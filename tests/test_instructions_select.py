@@ -79,20 +79,15 @@ def test_ties_choose_not_steering(rule: str, everywhere: bool) -> None:
 
 def test_a_cell_with_degenerate_answers_is_not_taken_by_the_paper_s_rule() -> None:
     tried, goal = attempts(4), Cell(3, 2.0)
-    texts = [f"{text} x" if a.cell == goal else text for a, text in zip(tried, planted(tried, goal), strict=True)]
+    texts = planted(tried, goal)
 
-    def low(given: Sequence[str]) -> np.ndarray:
-        return np.array([1.5 if text.endswith("x") else 9.0 for text in given])
+    def surprise(given: Sequence[str]) -> np.ndarray:
+        return np.array([9.0 if text == "Neither of Them" else 1.5 for text in given])
 
-    tables = tables_of(tried, [t.replace(" x", "") for t in texts], None)
-    assert set(choose_cells(tables, Application(), "paper", folds=0).cells.values()) == {goal}
-    low_words = [f"{t}" for t in planted(tried, goal)]
-    tables = tables_of(
-        tried,
-        low_words,
-        lambda given: low([t + (" x" if t in set(planted(tried, goal)) - {"Neither of Them"} else "") for t in given]),
-    )
-    assert set(choose_cells(tables, Application(), "paper", folds=0).cells.values()) == {None}
+    free, filtered = (tables_of(tried, texts, perplexity) for perplexity in (None, surprise))
+    assert set(choose_cells(free, Application(), "paper", folds=0).cells.values()) == {goal}
+    assert set(choose_cells(filtered, Application(), "paper", folds=0).cells.values()) == {None}
+    assert choose_cells(free, Application(), "paper", folds=0).fit is None
 
 
 def test_the_choice_travels_in_the_vector_s_file(tmp_path: Path) -> None:
@@ -112,7 +107,7 @@ def test_the_choice_travels_in_the_vector_s_file(tmp_path: Path) -> None:
     choice = back["simple:lowercase"].choice
     assert choice is not None and choice.strength == 0 and "not steered" in choice.rule
     told = back["simple:quotes"].choice
-    assert told is not None and dict((e[0], e[1]) for e in told.evidence)["followed, held out"] == 1.0
+    assert told is not None and {e[0]: e[1] for e in told.evidence}["followed, held out"] == 1.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
