@@ -21,6 +21,15 @@ After Stolfo et al. 2025 (ICLR, arXiv 2410.12877), with what their issues and re
 chooses for prompts that show the instruction. In parts, for runs that keep their texts: `cells_of`, `plan_trials`, `tables_of`,
 `choose_cells`.
 
+**Compose**: `compose([Placed(vector, cell, application), ...], orthogonal=)`; `interference(model, {name: Placed}, prompts)` has cosines
+and the follow rate of each instruction alone and together.
+
+**Transfer**: `carry(vectors, model)` for a model of equal width and vocabulary, layers searched again there; `fit_map(donor, model, texts,
+kind="ridge" | "procrustes")` with its held-out fit and `map_vectors` for others.
+
+**Back off**: a `Request(..., backoff=BackOff(...))` (steerlab.backoff) is weakened where its text begins to repeat itself or becomes
+implausible; `sample.lowered` says where.
+
 **Generate and evaluate**: `run_arms(model, prompts, pushes, shown_pushes=, arms=, scale=)`; in parts `plan_arms` and `gather`. `pushes`
 maps an instruction to its interventions: `found.pushes(vectors)`, or `recommended_pushes(vectors)` from the headers.
 """
@@ -29,6 +38,7 @@ from __future__ import annotations
 
 from steerlab.instructions.application import KINDS, Application, Pushes, projections, target
 from steerlab.instructions.asking import GREEDY, SCALE, ask, pushed
+from steerlab.instructions.composition import Interference, Placed, compose, interference
 from steerlab.instructions.ends import end_activations, prompt_ends
 from steerlab.instructions.fit import AGAINST, fit_instructions
 from steerlab.instructions.forms import CHAT, FORMS, QA, Form, find_form
@@ -46,6 +56,8 @@ from steerlab.instructions.selection import (
     select_cells,
     tables_of,
 )
+from steerlab.instructions.sources import prompt_source
+from steerlab.instructions.transfer import LayerMap, carry, fit_map, map_vectors
 
 __all__ = [
     "AGAINST",
@@ -61,23 +73,32 @@ __all__ = [
     "Attempt",
     "CellSelection",
     "Form",
+    "Interference",
+    "LayerMap",
     "Pairs",
+    "Placed",
     "Pushes",
     "ask",
     "build_pairs",
+    "carry",
     "cells_of",
     "choose_cells",
+    "compose",
     "end_activations",
     "find_form",
     "fit_instructions",
+    "fit_map",
     "gather",
+    "interference",
     "load_instruction_vectors",
+    "map_vectors",
     "pair_name",
     "pairs_of",
     "plan_arms",
     "plan_trials",
     "projections",
     "prompt_ends",
+    "prompt_source",
     "pushed",
     "recommended_pushes",
     "reference_perplexity",
