@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from steerlab.data.ifeval import InstructedPrompt, load_instructions
 from steerlab.errors import SteerlabError
@@ -17,7 +17,6 @@ from steerlab.following.queries import SPLITS, Split, own_queries, split_queries
 from steerlab.following.registry import SIMPLE, arguments
 from steerlab.store import read_rows
 
-Part = Literal["train", "valid", "test"]
 SOURCES = ("own", "ifeval")
 IFEVAL_SHARE = 0.6  # of IFEval's base queries that no test shares: to fit on; the rest chooses
 
