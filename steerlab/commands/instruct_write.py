@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from steerlab.following.trials import Cell
 from steerlab.generation import Request, Settings
 from steerlab.instructions import (
     Placed,
-    Pushes,
     compose,
     find_form,
     gather,
@@ -46,7 +45,7 @@ class Place:
     layer: int | None = None
     strength: float | None = None
 
-    def pushes(self, vectors: Mapping[str, SteeringVector]) -> Pushes:
+    def pushes(self, vectors: Mapping[str, SteeringVector]) -> dict[str, tuple[Intervention, ...]]:
         """What each vector does: at the layer given, else as its header recommends."""
         if self.layer is None:
             if self.strength is not None:
@@ -183,9 +182,10 @@ def evaluate(
         raise SteerlabError(f"no test prompt has an instruction with a vector in {vectors}: it has {', '.join(own)}.")
     arms: Any = asked.arms
     planned = plan_arms(
-        rows, asked.place.pushes(own), shown_pushes=asked.place.pushes(shown), arms=arms, form=form, scale=asked.scale
-    )
-    requests = [replace(request, backoff=asked.backoff) for _, _, request in planned]
+        rows, asked.place.pushes(own), shown_pushes=asked.place.pushes(shown), arms=arms, form=form, scale=asked.scale,
+        backoff=asked.backoff,
+    )  # fmt: skip
+    requests = [request for _, _, request in planned]
     model = load(prompts.model, dtype=dtype, device=device)
     checked(own | shown, model)
     settings = form.ends(asked.writing.settings)

@@ -21,6 +21,9 @@ After Stolfo et al. 2025 (ICLR, arXiv 2410.12877), with what their issues and re
 chooses for prompts that show the instruction. In parts, for runs that keep their texts: `cells_of`, `plan_trials`, `tables_of`,
 `choose_cells`.
 
+**Words**: `keyword_pairs(words, queries)` for a vector per word and `keyword_placing(vectors)`, which adds it or, to exclude, takes it away;
+give the latter to `select_cells` in place of vectors, and `found.placed(placing)` to `run_arms`.
+
 **Compose**: `compose([Placed(vector, cell, application), ...], orthogonal=)`; `interference(model, {name: Placed}, prompts)` has cosines
 and the follow rate of each instruction alone and together.
 
@@ -36,7 +39,7 @@ maps an instruction to its interventions: `found.pushes(vectors)`, or `recommend
 
 from __future__ import annotations
 
-from steerlab.instructions.application import KINDS, Application, Pushes, projections, target
+from steerlab.instructions.application import KINDS, Application, Placing, Pushes, projections, target
 from steerlab.instructions.asking import GREEDY, SCALE, ask, pushed
 from steerlab.instructions.composition import Interference, Placed, compose, interference
 from steerlab.instructions.ends import end_activations, prompt_ends
@@ -44,6 +47,7 @@ from steerlab.instructions.fit import AGAINST, fit_instructions
 from steerlab.instructions.forms import CHAT, FORMS, QA, Form, find_form
 from steerlab.instructions.four_arms import FOUR, ArmAnswers, gather, plan_arms, run_arms
 from steerlab.instructions.keeping import load_instruction_vectors, save_instructions
+from steerlab.instructions.keywords import keyword_pairs, keyword_placing
 from steerlab.instructions.pairs import Pairs, build_pairs, pair_name, pairs_of
 from steerlab.instructions.selection import (
     Attempt,
@@ -77,6 +81,7 @@ __all__ = [
     "LayerMap",
     "Pairs",
     "Placed",
+    "Placing",
     "Pushes",
     "ask",
     "build_pairs",
@@ -90,6 +95,8 @@ __all__ = [
     "fit_map",
     "gather",
     "interference",
+    "keyword_pairs",
+    "keyword_placing",
     "load_instruction_vectors",
     "map_vectors",
     "pair_name",
