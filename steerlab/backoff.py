@@ -114,31 +114,30 @@ class Watcher:
         self, rows: Int[Tensor, " b"], tokens: Int[Tensor, "b n"], writing: Bool[Tensor, " b"], step: int
     ) -> Float[Tensor, " a"] | None:
         """Looks at the token just written; every row's share of its strength when one has changed, else None."""
-        changed = False
-        flagged = set(self.flagged)
-        for place, row in enumerate(rows.tolist()):
+        changed, flagged = False, set(self.flagged)
+        shares = self.share.tolist()
+        for row, own, alive in zip(rows.tolist(), tokens.tolist(), writing.tolist(), strict=True):
             rule = self.rules[row]
-            if rule is None or not bool(writing[place]) or self.share[row] == 0:
+            if rule is None or not alive or shares[row] == 0:
                 continue
             reason: Literal["repetition", "implausible"] | None = "implausible" if row in flagged else None
-            if rule.times and loops(tokens[place, self.since[row] :], rule):
+            if rule.times and loops(own[self.since[row] :], rule):
                 reason = "repetition"
             if reason is not None:
-                share = float(self.share[row]) * rule.factor
+                share = shares[row] * rule.factor
                 self.share[row] = share if share >= rule.floor else 0.0
                 self.lowered[row].append(Lowered(step, float(self.share[row]), reason))
                 self.since[row], changed = step + 1, True
         return self.share.clone() if changed else None
 
 
-def loops(tokens: Int[Tensor, " n"], rule: BackOff) -> bool:
+def loops(tokens: Sequence[int], rule: BackOff) -> bool:
     """Do the tokens end in a phrase of at most `period` tokens that stands `times` times in a row, `least` tokens or more?"""
-    own = tokens.tolist()
     for period in range(1, rule.period + 1):
         size = max(rule.times * period, rule.least)
-        if size > len(own):
+        if size > len(tokens):
             continue
-        tail = own[len(own) - size :]
+        tail = tokens[len(tokens) - size :]
         if tail[period:] == tail[:-period]:
             return True
     return False

@@ -184,6 +184,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
+def test_vectors_are_carried_to_another_model_only_when_asked(command: Command, fitted: Path, tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", seed=5)
+    words = ("select", fitted, "-m", base, "-n", "1", "--folds", "0", "--form", "qa", *SHORT)
+    command.refused("instruct", *words[:-1], "--out", tmp_path / "run", because="was fitted on model .* is loaded")
+    assert len(rows(command, *words, "--transfer", "--out", tmp_path / "run")) == 2
+    (vector, *_) = load_instruction_vectors(tmp_path / "run" / "vectors").values()
+    assert vector.provenance.model == str(base) and "carried from" in vector.provenance.method
+
+
 def test_fitting_again_reads_what_is_there(
     command: Command, model: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from steerlab.instructions import (
     Application,
     CellSelection,
     Form,
+    carry,
     cells_of,
     choose_cells,
     find_form,
@@ -183,6 +184,7 @@ class SelectOptions:
     max_new_tokens: int
     stop: tuple[str, ...]
     batch_rows: int
+    transfer: bool = False
 
 
 def select(
@@ -198,6 +200,7 @@ def select(
             f"--rule {asked.rule!r}, --mode {asked.mode!r}: give shrunken or paper, and loose or strict."
         )
     model = load(prompts.model, dtype=dtype, device=device)
+    fitted = carry(fitted, model) if asked.transfer else fitted
     checked(fitted, model)
     cells = cells_of(model.n_layers, asked.strengths, asked.layers or None)
     attempts = plan_trials(fitted, rows, cells, application, form=form, shown=asked.shown)

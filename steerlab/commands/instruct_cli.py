@@ -101,6 +101,9 @@ def instruct_select(
     layer: Annotated[list[int] | None, typer.Option("--layer", "-l", help="Layer to try; repeat. Default: the paper's.")] = None,
     apply: Kind = "match", unit: LengthUnit = "raw", cap: Cap = None, gate: GateAt = None, positions: Where = "all",
     shown: Annotated[bool, typer.Option("--shown", help="Choose for prompts that show the instruction, not base queries.")] = False,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="The vectors are of another model of equal width and vocabulary (instruct to base).")
+    ] = False,
     rule: Annotated[str, typer.Option(help="shrunken: ours, drawn to a shared layer; paper: best without degenerate text.")] = "shrunken",
     reference: Reference = "self",
     threshold: Annotated[float, typer.Option(help="Perplexity below which a text counts as degenerate.")] = 2.5,
@@ -121,13 +124,15 @@ def instruct_select(
     `steerlab instruct select runs/fit --apply add --unit residual -s 0.2 -s 0.4 --rule paper --reference gpt2 --out runs/paper`
 
     `steerlab instruct select runs/fit --shown --out runs/chosen-shown`
+
+    `steerlab instruct select runs/fit -m base-model --transfer --form qa --out runs/chosen-base`
     """
     from steerlab.commands import instruct as command
 
     prompts = command.Prompts(model, source, tuple(instruction or ()), number, form, seed, data)
     asked = command.SelectOptions(
         command.Acting(apply, unit, cap, gate, positions), tuple(layer or ()), tuple(strength or (1.0,)), shown, rule, reference,
-        threshold, folds, mode, max_new_tokens, _stops(stop), batch_rows,
+        threshold, folds, mode, max_new_tokens, _stops(stop), batch_rows, transfer,
     )  # fmt: skip
     rows = command.select(asked, vectors, prompts, out, dtype, device, not quiet)
     show(rows, f"{out}: chosen cells", as_json)

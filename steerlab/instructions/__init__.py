@@ -21,8 +21,8 @@ After Stolfo et al. 2025 (ICLR, arXiv 2410.12877), with what their issues and re
 chooses for prompts that show the instruction. In parts, for runs that keep their texts: `cells_of`, `plan_trials`, `tables_of`,
 `choose_cells`.
 
-**Words**: `keyword_pairs(words, queries)` for a vector per word and `keyword_placing(vectors)`, which adds it or, to exclude, takes it away;
-give the latter to `select_cells` in place of vectors, and `found.placed(placing)` to `run_arms`.
+**Words**: `keyword_pairs(words, queries)` for a vector per word, and `keyword_placing(vectors)`, which adds it or, to exclude, takes
+it away; give that to `select_cells` in place of vectors, and `found.placed(placing)` to `run_arms`.
 
 **Compose**: `compose([Placed(vector, cell, application), ...], orthogonal=)`; `interference(model, {name: Placed}, prompts)` has cosines
 and the follow rate of each instruction alone and together.
