@@ -77,7 +77,8 @@ class Watcher:
         self, rules: Sequence[BackOff | None], device: torch.device, mix: Mix | None, reader: int | None
     ) -> None:
         self.rules, self.inner, self.reader = tuple(rules), mix, reader
-        self.share = torch.ones(len(rules), dtype=torch.float32, device=device)
+        self.shares = [1.0] * len(rules)
+        self.share = torch.ones(len(rules), dtype=torch.float32, device=device)  # the same, for the plan
         self.lowered: list[list[Lowered]] = [[] for _ in rules]
         self.since = [0] * len(rules)
         self.alpha = torch.tensor([0.0 if r is None else r.alpha for r in rules], dtype=torch.float32, device=device)
@@ -115,18 +116,17 @@ class Watcher:
     ) -> Float[Tensor, " a"] | None:
         """Looks at the token just written; every row's share of its strength when one has changed, else None."""
         changed, flagged = False, set(self.flagged)
-        shares = self.share.tolist()
         for row, own, alive in zip(rows.tolist(), tokens.tolist(), writing.tolist(), strict=True):
             rule = self.rules[row]
-            if rule is None or not alive or shares[row] == 0:
+            if rule is None or not alive or self.shares[row] == 0:
                 continue
             reason: Literal["repetition", "implausible"] | None = "implausible" if row in flagged else None
             if rule.times and loops(own[self.since[row] :], rule):
                 reason = "repetition"
             if reason is not None:
-                share = shares[row] * rule.factor
-                self.share[row] = share if share >= rule.floor else 0.0
-                self.lowered[row].append(Lowered(step, float(self.share[row]), reason))
+                share = self.shares[row] * rule.factor
+                self.shares[row] = self.share[row] = share if share >= rule.floor else 0.0
+                self.lowered[row].append(Lowered(step, self.shares[row], reason))
                 self.since[row], changed = step + 1, True
         return self.share.clone() if changed else None
 

@@ -63,8 +63,8 @@ def test_from_the_step_it_names_on_a_row_is_steered_with_the_share_it_names(oper
 
 
 def test_shares_fall_by_the_factor_and_end_at_nothing() -> None:
-    (one,) = written([Request("a text", ("k",), PUSH, backoff=replace(RULE, factor=0.1, floor=0.05, least=3, times=2))])
-    assert [low.share for low in one.lowered][:2] == pytest.approx([0.1, 0.0])
+    (one,) = written([Request("a text", ("k",), PUSH, backoff=replace(RULE, factor=0.9, floor=0.85, least=3, times=2))])
+    assert [low.share for low in one.lowered][:2] == [0.9, 0.0]
     assert len(one.lowered) == 2  # a row at 0 is not looked at any more
     steps = [low.step for low in one.lowered]
     assert steps == sorted(set(steps)) and one.lowered[0].step >= 2

@@ -12,6 +12,7 @@ import pytest
 
 from steerlab import store
 from steerlab.commands import instruct, instruct_write
+from steerlab.following.arms import ARMS
 from steerlab.instructions import load_instruction_vectors, recommended_pushes
 from steerlab.instructions.runs import ANSWERS
 from steerlab.loading import load
@@ -47,90 +48,56 @@ def fitted(command: Command, model: Path, tmp_path: Path) -> Path:
     return tmp_path / "fit"
 
 
-def test_from_fit_to_four_arms(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
+def choose(command: Command, model: Path, fitted: Path, out: Path) -> list[dict[str, Any]]:
+    more = ("-n", "2", "-s", "1", "-s", "2", "--rule", "paper", "--folds", "2")
+    return rows(command, "select", fitted, "-m", model, *more, "--out", out, *SHORT)
+
+
+def answers(folder: Path) -> dict[str, list[str]]:
+    """The texts of each arm, in order."""
+    found: dict[str, list[str]] = {}
+    for row in sorted(store.read_rows(folder / ANSWERS), key=lambda row: row["number"]):
+        found.setdefault(row["arm"], []).append(row["text"])
+    return found
+
+
+def test_a_fit_says_where_each_vector_lies_at_every_layer(fitted: Path) -> None:
     layers = pd.read_csv(fitted / "vectors.csv")
     assert len(layers) == 8 and set(layers["instruction"]) == {"simple:lowercase", "simple:quotes"}
+    assert (layers["instructed"] - layers["bare"] - layers["raw_norm"]).abs().max() < 1e-3
     store.verify(fitted)
 
-    chosen = tmp_path / "chosen"
-    told = rows(
-        command,
-        "select",
-        fitted,
-        "-m",
-        model,
-        "-n",
-        "2",
-        "-s",
-        "1",
-        "-s",
-        "2",
-        "--rule",
-        "paper",
-        "--folds",
-        "2",
-        "--out",
-        chosen,
-        *SHORT,
-    )
+
+def test_what_was_not_worth_steering_is_not_steered(
+    command: Command, model: Path, fitted: Path, tmp_path: Path
+) -> None:
+    chosen, two = tmp_path / "chosen", tmp_path / "two"
+    told = choose(command, model, fitted, chosen)
     assert [row["instruction"] for row in told] == ["simple:lowercase", "simple:quotes"]
     assert all(row["layer"] == "not steered" for row in told)  # four bytes of a random model follow nothing
     trials = pd.read_csv(chosen / "trials.csv")
     assert len(trials) == 2 * (1 + 2 * 2) and (trials["n"] == 2).all()
     kept = load_instruction_vectors(chosen / "vectors")
     assert recommended_pushes(kept) == {} and all(v.choice is not None for v in kept.values())
+    arms = ("--arm", "none", "--arm", "steered")
+    table = rows(command, "evaluate", chosen, "-m", model, "-n", "2", *arms, "--out", two, *SHORT)
+    assert set(table[0]) == {"instruction", "n", "none", "steered"}
+    texts = answers(two)
+    assert texts["none"] == texts["steered"] and len(texts["none"]) == 4
 
-    arms = tmp_path / "arms"
-    table = rows(
-        command,
-        "evaluate",
-        chosen,
-        "-m",
-        model,
-        "-n",
-        "2",
-        "--layer",
-        "2",
-        "--strength",
-        "3",
-        "--backoff",
-        "--out",
-        arms,
-        *SHORT,
-    )
+
+def test_five_arms_with_their_tables(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
+    out, place = tmp_path / "arms", ("--layer", "2", "--strength", "3", "--backoff")
+    table = rows(command, "evaluate", fitted, "-m", model, "-n", "2", *place, "--out", out, *SHORT)
     assert [row["instruction"] for row in table] == ["all", "simple:lowercase", "simple:quotes"]
     assert set(table[0]) == {"instruction", "n", "none", "steered", "instructed", "both", "guided"}
-    answers = store.read_rows(arms / ANSWERS)
-    assert len(answers) == 2 * 2 * 5
-    by_arm = {a["arm"]: [b["text"] for b in answers if b["arm"] == a["arm"]] for a in answers}
-    assert by_arm["none"] != by_arm["steered"] and by_arm["instructed"] != by_arm["both"]
+    texts = answers(out)
+    assert {arm: len(own) for arm, own in texts.items()} == dict.fromkeys(ARMS, 4)
+    assert texts["none"] != texts["steered"] and texts["instructed"] != texts["both"]
     for name in ("rates.csv", "rates_strict.csv", "changes.csv", "quality.csv", "weakened.csv"):
-        assert (arms / name).is_file(), name
-    assert "relevance" in set(pd.read_csv(arms / "quality.csv")["measure"])
-    store.verify(arms)
-    unsteered = rows(
-        command,
-        "evaluate",
-        chosen,
-        "-m",
-        model,
-        "-n",
-        "2",
-        "--arm",
-        "none",
-        "--arm",
-        "steered",
-        "--out",
-        tmp_path / "two",
-        *SHORT,
-    )
-    assert set(unsteered[0]) == {"instruction", "n", "none", "steered"}
-    answers = store.read_rows(tmp_path / "two" / ANSWERS)
-    texts = {
-        arm: [a["text"] for a in sorted(answers, key=lambda a: a["number"]) if a["arm"] == arm]
-        for arm in ("none", "steered")
-    }
-    assert texts["none"] == texts["steered"]  # not steering was chosen
+        assert (out / name).is_file(), name
+    assert "relevance" in set(pd.read_csv(out / "quality.csv")["measure"])
+    store.verify(out)
 
 
 @pytest.mark.parametrize("orthogonal", [False, True])
