@@ -179,7 +179,10 @@ BAD = {
     "rule": (("select", "VECTORS", "--rule", "best"), "give shrunken or paper"),
     "gate": (("select", "VECTORS", "--gate", "3"), "a cosine lies between"),
     "no choice": (("evaluate", "VECTORS"), "nothing was chosen for 'simple:lowercase'"),
-    "arm": (("evaluate", "VECTORS", "--layer", "1", "--arm", "prompted"), "were given: give prompts, and some of none"),
+    "arm": (
+        ("evaluate", "VECTORS", "--layer", "1", "--arm", "prompted"),
+        "the arms prompted were given: give some of none",
+    ),
     "no prompt": (("generate", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "0 prompts"),
     "no vector": (("generate", "VECTORS", "-i", "simple:uppercase", "-p", "x"), "has no vector for simple:uppercase"),
     "strength alone": (("generate", "VECTORS", "-i", "simple:quotes", "-p", "x", "--strength", "2"), "without a layer"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -105,7 +107,7 @@ def test_what_is_no_arm_is_refused() -> None:
     rows = prompts(1)
     for wrong in ((), ("none", "none"), ("none", "prompted")):
         with pytest.raises(SteerlabError, match="were given: give prompts"):
-            plan_arms(rows, {}, arms=wrong)  # type: ignore[arg-type]
+            inspect.unwrap(plan_arms)(rows, {}, arms=wrong)
     with pytest.raises(SteerlabError, match="0 prompts"):
         plan_arms([], {})
     with pytest.raises(SteerlabError, match="give one sample each"):

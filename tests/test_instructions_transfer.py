@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,7 @@ from tests.instruct import pairs, prompts
 from tests.tiny import hf_model, tiny, tokenizer
 
 TEXTS = [text for own in pairs(14) for text in (*own.instructed, *own.bare)]
+GROUPS = [group for own in pairs(14) for _ in range(2) for group in own.groups]
 
 
 def test_vectors_carry_to_a_model_of_equal_width_with_their_projections_and_without_their_choice() -> None:
@@ -81,12 +83,12 @@ def test_between_a_model_and_itself_the_map_is_the_identity(kind: str) -> None:
 def test_models_of_other_width_and_depth_are_mapped_by_relative_depth(kind: str) -> None:
     donor = tiny("llama")
     wide = wrap(hf_model("llama", hidden_size=48, num_hidden_layers=7, seed=3), tokenizer(), name="wide")
-    learned = fit_map(donor, wide, TEXTS, kind=kind)  # type: ignore[arg-type]
+    learned = fit_map(donor, wide, TEXTS, kind=kind, groups=GROUPS)  # type: ignore[arg-type]
     assert learned.donor == (0, 0, 1, 2, 2, 2, 3) and learned.weight.shape == (7, 32, 48)
     mapped = map_vectors(fit_instructions(donor, pairs(3)), learned, wide, ["a text", "another one"])
     assert all(v.direction.shape == (7, 48) for v in mapped.values())
     if kind == "ridge":
-        assert (learned.fit["r2"] > learned.fit["r2_shuffled"]).all()
+        assert learned.fit["r2"].mean() > learned.fit["r2_shuffled"].mean() + 0.03
     else:
         scale = learned.weight[0].norm(dim=-1)
         torch.testing.assert_close(scale, scale.mean().expand(32), rtol=1e-6, atol=1e-9)
@@ -97,7 +99,9 @@ def test_maps_refuse_what_they_do_not_know() -> None:
     with pytest.raises(SteerlabError, match="at least eight"):
         fit_map(donor, donor, ["a", "b"])
     with pytest.raises(SteerlabError, match="kind 'affine'"):
-        fit_map(donor, donor, TEXTS, kind="affine")  # type: ignore[arg-type]
+        inspect.unwrap(fit_map)(donor, donor, TEXTS, kind="affine")
+    with pytest.raises(SteerlabError, match="one group per text"):
+        fit_map(donor, donor, TEXTS, groups=GROUPS[1:])
     learned = fit_map(donor, donor, TEXTS[:40])
     own = fit_instructions(tiny("gemma2"), pairs(2))
     with pytest.raises(SteerlabError, match="is of tiny-gemma2, and the map reads tiny-llama"):

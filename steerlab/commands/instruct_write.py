@@ -15,6 +15,7 @@ from steerlab.data import read_texts
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.embeddings import embedder
+from steerlab.following.arms import ARMS
 from steerlab.following.trials import Cell
 from steerlab.generation import Request, Settings
 from steerlab.instructions import (
@@ -175,6 +176,8 @@ def evaluate(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """Write every test prompt in every arm, check and measure; tables in `out`, one row per instruction."""
+    if not set(asked.arms) <= set(ARMS):
+        raise SteerlabError(f"the arms {', '.join(asked.arms)} were given: give some of {', '.join(ARMS)}.")
     own, form = vectors_of(vectors), prompts.shape
     shown = own if shown_vectors is None else vectors_of(shown_vectors)
     rows = [row for row in prompts.rows("test") if not unknown_cells([row], list(own))]

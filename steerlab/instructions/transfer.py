@@ -83,6 +83,7 @@ def fit_map(
     donor_form: Form = CHAT,
     form: Form = CHAT,
     last: int = 1,
+    groups: Sequence[str] | None = None,
     held_out: float = 0.25,
     seed: int = 0,
     token_budget: int = 4096,
@@ -97,18 +98,23 @@ def fit_map(
     """
     if kind not in ("ridge", "procrustes"):
         raise SteerlabError(f"kind {kind!r} is not known: give 'ridge' or 'procrustes'.")
-    own = list(dict.fromkeys(texts))
-    n_test = round(held_out * len(own))
-    if len(own) < 8 or not 1 <= n_test <= len(own) - 4:
+    if groups is not None and len(groups) != len(texts):
+        raise SteerlabError(f"{len(texts)} texts and {len(groups)} groups were given: give one group per text.")
+    group = dict(zip(texts, texts if groups is None else groups, strict=True))
+    own, rng = list(group), np.random.default_rng(seed)
+    names = np.array(sorted(set(group.values())))
+    out = set(rng.permutation(names)[: round(held_out * len(names))].tolist())
+    test, train = (
+        np.array([i for i, text in enumerate(own) if (group[text] in out) is side], dtype=int) for side in (True, False)
+    )
+    if len(train) < 6 or len(test) < 2:
         raise SteerlabError(
-            f"{len(own)} texts were given, {n_test} of them held out: give at least eight, and hold out some of them."
+            f"{len(own)} texts of {len(names)} groups were given, {len(test)} texts held out: give at least eight, and hold out some."
         )
     common: dict[str, Any] = {"last": last, "token_budget": token_budget, "progress": progress}
     x = end_activations(donor, own, form=donor_form, **common).double().numpy()
     y = end_activations(model, own, form=form, **common).double().numpy()
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(own))
-    test, train, mixed = order[:n_test], order[n_test:], rng.permutation(order[n_test:])
+    mixed = rng.permutation(train)
     deepest = max(model.n_layers - 1, 1)
     pairs = tuple(round(layer * (donor.n_layers - 1) / deepest) for layer in range(model.n_layers))
     weights, rows = [], []
