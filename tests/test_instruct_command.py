@@ -175,7 +175,7 @@ BAD = {
     "against": (("fit", "--against", "all"), "--against 'all' is not known"),
     "form": (("fit", "--form", "tea"), "form 'tea' is not known"),
     "no vectors": (("select", "nowhere"), "nowhere holds no readable set of vectors"),
-    "application": (("select", "VECTORS", "--apply", "pull"), "application 'pull' is not known"),
+    "application": (("select", "VECTORS", "--apply", "pull"), "--apply 'pull' .*: give one of match"),
     "rule": (("select", "VECTORS", "--rule", "best"), "give shrunken or paper"),
     "gate": (("select", "VECTORS", "--gate", "3"), "a cosine lies between"),
     "no choice": (("evaluate", "VECTORS"), "nothing was chosen for 'simple:lowercase'"),

@@ -35,7 +35,7 @@ class Application:
 
     kind: Kind = "match"
     unit: Unit = "raw"
-    cap: float | None = None
+    cap: float | int | None = None
     gate: Gate | None = None
     positions: Positions = ALL
 

@@ -108,7 +108,7 @@ class CellSelection:
 
 
 def cells_of(
-    n_layers: int, strengths: Sequence[float] = (1.0,), layers: Sequence[int] | None = None
+    n_layers: int, strengths: Sequence[float | int] = (1.0,), layers: Sequence[int] | None = None
 ) -> list[Cell | None]:
     """The candidates: not steering, and every layer (the paper's unless given) with every strength."""
     chosen = candidate_layers(n_layers) if layers is None else tuple(layers)
@@ -211,7 +211,7 @@ def select_cells(
     prompts: Sequence[InstructedPrompt],
     application: Application | None = None,
     *,
-    strengths: Sequence[float] = (1.0,),
+    strengths: Sequence[float | int] = (1.0,),
     layers: Sequence[int] | None = None,
     shown: bool = False,
     rule: RuleName | Rule = "shrunken",
