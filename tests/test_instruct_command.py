@@ -86,11 +86,11 @@ def test_what_was_not_worth_steering_is_not_steered(
     assert texts["none"] == texts["steered"] and len(texts["none"]) == 4
 
 
-def test_five_arms_with_their_tables(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
+def test_every_arm_with_its_tables(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
     out, place = tmp_path / "arms", ("--layer", "2", "--strength", "3", "--backoff")
     table = rows(command, "evaluate", fitted, "-m", model, "-n", "2", *place, "--out", out, *SHORT)
     assert [row["instruction"] for row in table] == ["all", "simple:lowercase", "simple:quotes"]
-    assert set(table[0]) == {"instruction", "n", "none", "steered", "instructed", "both", "guided"}
+    assert set(table[0]) == {"instruction", "n", *ARMS}
     texts = answers(out)
     assert {arm: len(own) for arm, own in texts.items()} == dict.fromkeys(ARMS, 4)
     assert texts["none"] != texts["steered"] and texts["instructed"] != texts["both"]
