@@ -108,7 +108,8 @@ def run_arms(
 
     `pushes`: per instruction what acts behind base queries (arm "steered"); `shown_pushes`: what acts behind prompts that show the
     instruction (arm "both"; the same unless given, though the two are best chosen apart). An instruction without an entry is not
-    steered. The arm "random" is pushed as far as "steered" in random directions drawn from the settings' seed. `scale` is that of the arm "guided"; `backoff` weakens steered texts that begin to break, and their samples say so.
+    steered. The arm "random" is pushed as far as "steered", in random directions drawn from the settings' seed; `scale` is that of
+    the arm "guided"; `backoff` weakens steered texts that begin to break, and their samples say so.
     """
     planned = plan_arms(
         prompts,
