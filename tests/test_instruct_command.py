@@ -49,7 +49,7 @@ def fitted(command: Command, model: Path, tmp_path: Path) -> Path:
 
 
 def choose(command: Command, model: Path, fitted: Path, out: Path) -> list[dict[str, Any]]:
-    more = ("-n", "2", "-s", "1", "-s", "2", "--rule", "paper", "--folds", "2")
+    more = ("-n", "2", "-s", "1", "-s", "2", "--rule", "paper", "--folds", "2", "--threshold", "1e9")
     return rows(command, "select", fitted, "-m", model, *more, "--out", out, *SHORT)
 
 
@@ -74,7 +74,7 @@ def test_what_was_not_worth_steering_is_not_steered(
     chosen, two = tmp_path / "chosen", tmp_path / "two"
     told = choose(command, model, fitted, chosen)
     assert [row["instruction"] for row in told] == ["simple:lowercase", "simple:quotes"]
-    assert all(row["layer"] == "not steered" for row in told)  # four bytes of a random model follow nothing
+    assert all(row["layer"] == "not steered" for row in told)  # every text is degenerate below such a threshold
     trials = pd.read_csv(chosen / "trials.csv")
     assert len(trials) == 2 * (1 + 2 * 2) and (trials["n"] == 2).all()
     kept = load_instruction_vectors(chosen / "vectors")
