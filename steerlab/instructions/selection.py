@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from steerlab.evaluation.fluency import perplexity
 from steerlab.following.crossfit import CrossFit, Rule, cross_fit
 from steerlab.following.paper_rule import THRESHOLD, paper_rule
 from steerlab.following.shrunken_rule import shrunken_rule
-from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, trial_tables, tried
+from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, perplexities, trial_tables, tried
 from steerlab.following.verdict import Mode
 from steerlab.generation import Request, Settings, generate
 from steerlab.instructions.application import Application, Placing, Pushes
@@ -169,7 +168,7 @@ def tables_of(
     by_cell: dict[Cell | None, list[int]] = defaultdict(list)
     for number, attempt in enumerate(attempts):
         by_cell[attempt.cell].append(number)
-    surprise = _once(perplexity, texts)
+    surprise = perplexities(texts, perplexity)
     trials: list[Trial] = []
     for cell, members in by_cell.items():
         rows, own = [attempts[i].prompt for i in members], [texts[i] for i in members]
@@ -248,14 +247,3 @@ def recommended_pushes(vectors: Mapping[str, SteeringVector]) -> dict[str, tuple
 def reference_perplexity(model: TracedModel) -> Perplexity:
     """The perplexity of texts alone, under this model unsteered; Stolfo et al. take GPT-2 and the last 1,024 tokens."""
     return lambda texts: perplexity(model, texts)
-
-
-def _once(perplexity: Perplexity | None, texts: Sequence[str]) -> Float[np.ndarray, "n"]:
-    found = np.full(len(texts), math.nan)
-    there = [number for number, text in enumerate(texts) if text.strip()]
-    if perplexity is not None and there:
-        values = np.asarray(perplexity([texts[number] for number in there]), dtype=float)
-        if values.shape != (len(there),):
-            raise SteerlabError(f"the perplexities of {len(there)} texts came as {values.shape}: give one per text.")
-        found[there] = values
-    return found
