@@ -65,29 +65,22 @@ class CellSelection:
     def chosen(self, vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
         """The vectors with the choice in their headers; not steering is a choice of strength 0."""
         return {
-            name: replace(vectors[name], choice=self._choice(vectors[name], cell)) for name, cell in self.cells.items()
+            name: replace(vectors[name], choice=self._choice(name, vectors[name], cell))
+            for name, cell in self.cells.items()
         }
 
-    def _choice(self, vector: SteeringVector, cell: Cell | None) -> Choice:
+    def _choice(self, name: str, vector: SteeringVector, cell: Cell | None) -> Choice:
         layer = vector.layers[0] if cell is None else cell.layer
-        evidence = self._evidence(vector.name)
+        evidence = self._evidence(name)
         interventions = self.application.at(vector, cell)
         if not interventions:
             return Choice((layer,), 0.0, "add", "raw", rule=f"{self.rule}: not steered", evidence=evidence)
         (one,) = interventions
         gate = None if one.gate is None else (one.gate.threshold, one.gate.above)
         return Choice(
-            one.at,
-            one.strength,
-            str(one.operator),
-            one.unit,
-            one.target,
-            str(one.positions),
-            self.rule,
-            evidence,
-            one.cap,
-            gate,
-        )
+            one.at, one.strength, str(one.operator), one.unit, one.target, str(one.positions), self.rule, evidence,
+            one.cap, gate,
+        )  # fmt: skip
 
     def _evidence(self, name: str) -> tuple[tuple[str, float, float, float], ...]:
         if self.fit is None:
