@@ -62,7 +62,7 @@ def answers(folder: Path) -> dict[str, list[str]]:
 
 
 def test_a_fit_says_where_each_vector_lies_at_every_layer(fitted: Path) -> None:
-    layers = pd.read_csv(fitted / "vectors.csv")
+    layers: Any = pd.read_csv(fitted / "vectors.csv")
     assert len(layers) == 8 and set(layers["instruction"]) == {"simple:lowercase", "simple:quotes"}
     assert (layers["instructed"] - layers["bare"] - layers["raw_norm"]).abs().max() < 1e-3
     store.verify(fitted)
@@ -75,7 +75,7 @@ def test_what_was_not_worth_steering_is_not_steered(
     told = choose(command, model, fitted, chosen)
     assert [row["instruction"] for row in told] == ["simple:lowercase", "simple:quotes"]
     assert all(row["layer"] == "not steered" for row in told)  # every text is degenerate below such a threshold
-    trials = pd.read_csv(chosen / "trials.csv")
+    trials: Any = pd.read_csv(chosen / "trials.csv")
     assert len(trials) == 2 * (1 + 2 * 2) and (trials["n"] == 2).all()
     kept = load_instruction_vectors(chosen / "vectors")
     assert recommended_pushes(kept) == {} and all(v.choice is not None for v in kept.values())

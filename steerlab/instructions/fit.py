@@ -76,7 +76,7 @@ def fit_instructions(
     for i, own in enumerate(pairs):
         data = tuple((side, texts_digest(list(getattr(own, side)))) for side in ("bare", "instructed"))
         made = SteeringVector.from_raw(
-            own.name, raw[i], tuple(range(model.n_layers)), residual_norm=found.norm, counts=(float(len(own)),) * 2,
+            own.name, raw[i], tuple(range(model.n_layers)), residual_norm=found.norm, counts=(float(len(own)), float(len(own))),
             provenance=replace(record, data=data),
         )  # fmt: skip
         unit = made.direction.double()
