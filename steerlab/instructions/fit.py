@@ -80,9 +80,9 @@ def fit_instructions(
             provenance=replace(record, data=data),
         )  # fmt: skip
         unit = made.direction.double()
-        sides = (tuple((side[i] * unit).sum(-1).tolist()) for side in (instructed, bare))
+        shown, plain = (tuple((side[i] * unit).sum(-1).tolist()) for side in (instructed, bare))
         own_splits = tuple(reliability[i].tolist()) if splits else ()
-        vectors[own.name] = replace(made, projections=Projections(*sides, own_splits))
+        vectors[own.name] = replace(made, projections=Projections(shown, plain, own_splits))
     return vectors
 
 
