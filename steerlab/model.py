@@ -22,7 +22,7 @@ from steerlab.batch import Batch, left_pad
 from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick, Watch
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
-from steerlab.streams import Stream
+from steerlab.streams import Past, Stream
 from steerlab.templates import Template
 from steerlab.tracing import check_sites, get_site, set_site, traced_run, walk
 from steerlab.types import Site
@@ -177,12 +177,13 @@ class TracedModel:
         edit: Mapping[Site, Edit] | None = None,
         visit: Visit | None = None,
         logits: bool = False,
+        past: Past | None = None,
     ) -> Reading:
         """One forward pass that reads and edits the residual stream, and stops at the last site that is needed.
 
         read: sites to return, as (b s d) tensors after any edit. visit: called with each read site instead, and
         nothing is kept, so that memory does not grow with the number of layers. edit: site -> function from (b
-        s d) to (b s d). logits=True runs on through the LM head.
+        s d) to (b s d). logits=True runs on through the LM head. past: what the rows follow (see `past`).
 
         Raises `SteerlabError` for a site outside the model.
         """
@@ -199,6 +200,8 @@ class TracedModel:
             "position_ids": batch.position_ids,
             "use_cache": False,
         }
+        if past is not None:
+            inputs = past.before(batch)
         model = self.nnsight
         with self._alone(), model.trace(**inputs) as tracer:
             for site in order:
@@ -216,6 +219,11 @@ class TracedModel:
             else:
                 tracer.stop()
         return Reading(found, out[0] if out else None)
+
+    def past(self, batch: Batch) -> Past:
+        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there."""
+        with self._alone():
+            return Past.read(self.hf, batch.to(self.device))
 
     def decode(
         self,

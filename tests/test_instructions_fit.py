@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steerlab.batch import Batch
 from steerlab.errors import SteerlabError
 from steerlab.instructions import (
     CHAT,
@@ -27,6 +28,7 @@ from steerlab.instructions import (
 from steerlab.instructions.keeping import file_key
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
+from steerlab.streams import Past
 from steerlab.types import Site
 from steerlab.vectors import SteeringVector
 from tests.instruct import FAMILIES, pairs, prompts, queries
@@ -201,6 +203,30 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(SteerlabError, match="form 'tea' is not known"):
         find_form("tea")
     assert find_form("Say: {prompt}").put("x") == "Say: x"
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "gemma3"])
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a sliding window (8 tokens in two of the shapes) reaches back over the border, and prompts differ in length."""
+    model = tiny(family)
+    texts = [
+        f"{head}{tail}"
+        for head in ("a short text", "and another text that is longer")
+        for tail in ("", " x", " of some more words")
+    ]
+    groups, counted = ["a"] * 3 + ["b"] * 3, []
+    want = end_activations(model, texts, form=QA, last=2)
+    read = type(model).past
+
+    def past(self: TracedModel, batch: Batch) -> Past:
+        counted.append(batch.input_ids.shape)
+        return read(self, batch)
+
+    monkeypatch.setattr(type(model), "past", past)
+    found = end_activations(model, [*texts, "alone"], form=QA, groups=[*groups, "c"], last=2)
+    assert counted == [(2, 35)] and found.shape[0] == 7
+    torch.testing.assert_close(found[:6], want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[6:], end_activations(model, ["alone"], form=QA, last=2), rtol=1e-4, atol=1e-4)
 
 
 def test_end_activations_are_what_the_means_are_made_of() -> None:

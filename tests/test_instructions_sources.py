@@ -35,6 +35,9 @@ def test_prompts_are_drawn_from_the_seed_over_different_base_queries() -> None:
     assert rows == prompt_source("own", "train", ["simple:quotes"], 12, seed=5)
     assert rows != prompt_source("own", "train", ["simple:quotes"], 12, seed=6)
     assert len(rows) == 12 == len({row.group for row in rows})
+    both = prompt_source("own", "train", ["simple:quotes", "simple:lowercase"], 12, seed=5)
+    bases = [{row.base for row in both if row.cells == (cell,)} for cell in ("simple:quotes", "simple:lowercase")]
+    assert bases[0] == bases[1] == {row.base for row in rows}
     marks = prompt_source("own", "train", ["simple:end_mark_!"], 4)
     assert {row.cells for row in marks} == {("simple:end_mark_!",)} and len(marks) == 4
 

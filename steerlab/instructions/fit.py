@@ -35,10 +35,11 @@ def fit_instructions(
     last: int = 1,
     splits: int = 10,
     seed: int = 0,
-    token_budget: int = 4096,
+    token_budget: int = 1024,
     progress: bool = False,
 ) -> dict[str, SteeringVector]:
-    """One vector per instruction, at every layer, by its name; every different prompt is read once, all in full batches.
+    """One vector per instruction, at every layer, by its name; every different prompt is read once, in full batches, and the base
+    query that several instructions stand behind once for all of them.
 
     Per layer u = d / |d| with d the mean over pairs of h(instructed) - h(bare), h the stream behind the block at the last token of
     the formatted prompt (`last` > 1: the mean over so many); the vector keeps |d| as raw norm and, as its `projections`, the mean of
@@ -60,13 +61,20 @@ def fit_instructions(
         raise SteerlabError(
             f"one instruction was given, and {against!r} needs others to compare it with: give at least two."
         )
-    texts = list(dict.fromkeys(text for own in pairs for text in (*own.instructed, *own.bare)))
+    heads = {
+        text: base
+        for own in pairs
+        for side in (own.instructed, own.bare)
+        for text, base in zip(side, own.bare, strict=True)
+    }
+    texts = list(heads)
     place = {text: number for number, text in enumerate(texts)}
     first = [_halves(pairs, seed, number) for number in range(splits)]
     weights = np.concatenate([_weights(own, place, [half.get(own.name) for half in first]) for own in pairs])
     found = prompt_ends(
-        model, texts, torch.from_numpy(weights), form=form, last=last, token_budget=token_budget, progress=progress
-    )
+        model, texts, torch.from_numpy(weights), form=form, groups=list(heads.values()), last=last,
+        token_budget=token_budget, progress=progress,
+    )  # fmt: skip
     means = found.means.unflatten(0, (len(pairs), 2 + splits))
     instructed, bare = means[:, 0], means[:, 1]
     raw = _contrast(instructed - bare, against)

@@ -73,7 +73,7 @@ def _known(names: Sequence[str], instructions: Sequence[str], what: str) -> None
 def _drawn(
     rows: Sequence[InstructedPrompt], instructions: Sequence[str], n: int, seed: int, source: str
 ) -> list[InstructedPrompt]:
-    """At most n of every cell, in the order given; a random draw that keeps to different base queries as long as it can."""
+    """At most n of every cell; a random draw that keeps to different groups as long as it can."""
     names = list(dict.fromkeys(cell for row in rows for cell in row.cells)) + [
         i for row in rows for i in row.instructions
     ]
@@ -85,16 +85,15 @@ def _drawn(
         )
         if wanted:
             by_cell["+".join(row.cells)].append(row)
-    found = []
-    for cell, own in by_cell.items():
-        order = list(own)
-        random.Random(f"{seed}\x1f{source}\x1f{cell}").shuffle(order)
-        seen: dict[str, int] = defaultdict(int)
-        turn = []
-        for row in order:
-            turn.append((seen[row.group], row))
-            seen[row.group] += 1
-        found += [row for _, row in sorted(turn, key=lambda pair: pair[0])[:n]]
+    # One order of the base queries for all instructions, so that they share those they are fitted on.
+    bases = list(dict.fromkeys((row.group, row.base) for row in rows))
+    random.Random(f"{seed}\x1f{source}").shuffle(bases)
+    seen: dict[str, int] = defaultdict(int)
+    turn = {}
+    for place, (group, base) in enumerate(bases):
+        turn[base] = (seen[group], place)  # every group once before any twice
+        seen[group] += 1
+    found = [row for own in by_cell.values() for row in sorted(own, key=lambda row: turn[row.base])[:n]]
     if not found:
         raise SteerlabError(f"{source} has no prompt for {', '.join(instructions) or 'any instruction'} in this part.")
     return found

@@ -86,7 +86,7 @@ def fit_map(
     groups: Sequence[str] | None = None,
     held_out: float = 0.25,
     seed: int = 0,
-    token_budget: int = 4096,
+    token_budget: int = 1024,
     progress: bool = False,
 ) -> LayerMap:
     """Learn, from the ends of the same texts in both models, what an activation of one is in the other.
@@ -136,7 +136,7 @@ def map_vectors(
     *,
     form: Form = CHAT,
     last: int = 1,
-    token_budget: int = 4096,
+    token_budget: int = 1024,
 ) -> dict[str, SteeringVector]:
     """The vectors in the target's space. Where its prompts lie along them is measured on `bare`, prompts without an instruction; where
     they lie with one is that plus the mapped difference, which nothing on this model has confirmed.
