@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.data.ifeval import InstructedPrompt, load_instructions
+from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
 from steerlab.following.phrasings import PHRASINGS, instruct
-from steerlab.following.prompts import cell_name, simple_prompts
+from steerlab.following.prompts import MARKS, cell_name, simple_prompts
 from steerlab.following.queries import SPLITS, Split, own_queries, split_queries
 from steerlab.following.registry import SIMPLE, arguments
 from steerlab.store import read_rows
 
 SOURCES = ("own", "ifeval")
+# Instructions each value of which has a vector of its own.
+VALUES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "simple:language": tuple({"language": code} for code in LANGUAGES),
+    "simple:end_mark": tuple({"mark": mark} for mark in MARKS),
+}
 IFEVAL_SHARE = 0.6  # of IFEval's base queries that no test shares: to fit on; the rest chooses
 
 
@@ -47,7 +53,7 @@ def prompt_source(
     if source == "own":
         wanted = tuple(name for name in SIMPLE if not instructions or _among(name, instructions))
         _known([*SIMPLE], instructions, "the simple ones, own")
-        rows = simple_prompts(split_queries(own_queries())[part], wanted, seed, part)
+        rows = _own(part, wanted, seed)
     elif source == "ifeval":
         rows = _ifeval(part, seed, root)
     elif source.endswith(".jsonl"):
@@ -96,6 +102,22 @@ def _drawn(
     found = [row for own in by_cell.values() for row in sorted(own, key=lambda row: turn[row.base])[:n]]
     if not found:
         raise SteerlabError(f"{source} has no prompt for {', '.join(instructions) or 'any instruction'} in this part.")
+    return found
+
+
+def _own(part: Split, wanted: Sequence[str], seed: int) -> list[InstructedPrompt]:
+    """Every base query with every instruction, and with every language and mark, which are instructions of their own."""
+    queries = split_queries(own_queries())[part]
+    found: list[InstructedPrompt] = []
+    for name in wanted:
+        if name not in VALUES:
+            found += simple_prompts(queries, [name], seed, part)
+        for kwargs in VALUES.get(name, ()):
+            cell = cell_name(name, kwargs)
+            for query in queries:
+                prompt = instruct(query.text, name, kwargs, seed, query.id)
+                row = (f"{query.id}-{cell}", prompt, query.text, query.group, (name,), (kwargs,), (cell,), part)
+                found.append(InstructedPrompt(*row))
     return found
 
 
