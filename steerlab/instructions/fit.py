@@ -52,15 +52,7 @@ def fit_instructions(
     Raises `SteerlabError` for no pairs, a name given twice, one instruction where others are needed, a prompt longer than the
     context, and an instruction that changes nothing at some layer.
     """
-    names = [own.name for own in pairs]
-    if not pairs or len(set(names)) < len(names):
-        raise SteerlabError(f"pairs of {names} were given: give at least one instruction, each once.")
-    if against not in AGAINST:
-        raise SteerlabError(f"against {against!r} is not known: give one of {', '.join(AGAINST)}.")
-    if against != "bare" and len(pairs) < 2:
-        raise SteerlabError(
-            f"one instruction was given, and {against!r} needs others to compare it with: give at least two."
-        )
+    _check(pairs, against)
     heads = {
         text: base
         for own in pairs
@@ -92,6 +84,19 @@ def fit_instructions(
         own_splits = tuple(reliability[i].tolist()) if splits else ()
         vectors[own.name] = replace(made, projections=Projections(shown, plain, own_splits))
     return vectors
+
+
+def _check(pairs: Sequence[Pairs], against: Against) -> None:
+    """Refuse what cannot be fitted, before anything is read."""
+    names = [own.name for own in pairs]
+    if not pairs or len(set(names)) < len(names):
+        raise SteerlabError(f"pairs of {names} were given: give at least one instruction, each once.")
+    if against not in AGAINST:
+        raise SteerlabError(f"against {against!r} is not known: give one of {', '.join(AGAINST)}.")
+    if against != "bare" and len(pairs) < 2:
+        raise SteerlabError(
+            f"one instruction was given, and {against!r} needs others to compare it with: give at least two."
+        )
 
 
 def _contrast(d: Float[Tensor, "k l d"], against: Against) -> Float[Tensor, "k l d"]:
