@@ -171,7 +171,7 @@ def test_fitting_again_reads_what_is_there(
 
 BAD = {
     "source": (("fit", "--source", "web"), "source 'web' is not known"),
-    "instruction": (("fit", "-i", "simple:rhyme"), "'simple:rhyme' is not among"),
+    "instruction": (("fit", "-i", "simple:rhyme"), "has no prompt for simple:rhyme"),
     "against": (("fit", "--against", "all"), "--against 'all' is not known"),
     "form": (("fit", "--form", "tea"), "form 'tea' is not known"),
     "no vectors": (("select", "nowhere"), "nowhere holds no readable set of vectors"),

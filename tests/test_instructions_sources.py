@@ -88,7 +88,11 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(SteerlabError, match="source 'web' is not known"):
         prompt_source("web", "train")
-    with pytest.raises(SteerlabError, match="instruction 'simple:rhyme' is not among"):
+    with pytest.raises(SteerlabError, match="has no prompt for simple:rhyme"):
         prompt_source("own", "train", ["simple:rhyme"])
+    with pytest.raises(
+        SteerlabError, match="own has no prompt for simple:language_xx in this part: it has simple:quotes, "
+    ):
+        prompt_source("own", "train", ["simple:language_xx", "simple:quotes"])
     with pytest.raises(SteerlabError, match="part 'dev'"):
         inspect.unwrap(prompt_source)("own", "dev")

@@ -51,8 +51,7 @@ def prompt_source(
             f"part {part!r} and {n} prompts were asked for: give one of {', '.join(SPLITS)} and at least 1."
         )
     if source == "own":
-        wanted = tuple(name for name in SIMPLE if not instructions or _among(name, instructions))
-        _known([*SIMPLE], instructions, "the simple ones, own")
+        wanted = tuple(name for name in SIMPLE if _among(name, instructions)) or SIMPLE
         rows = _own(part, wanted, seed)
     elif source == "ifeval":
         rows = _ifeval(part, seed, root)
@@ -68,22 +67,10 @@ def _among(name: str, wanted: Sequence[str]) -> bool:
     return any(own == name or own.startswith(f"{name}_") for own in wanted)
 
 
-def _known(names: Sequence[str], instructions: Sequence[str], what: str) -> None:
-    unknown = [own for own in instructions if not any(_among(name, [own]) for name in names)]
-    if unknown:
-        raise SteerlabError(
-            f"instruction {unknown[0]!r} is not among {what}: give one of {', '.join(sorted(set(names)))}."
-        )
-
-
 def _drawn(
     rows: Sequence[InstructedPrompt], instructions: Sequence[str], n: int, seed: int, source: str
 ) -> list[InstructedPrompt]:
     """At most n of every cell; a random draw that keeps to different groups as long as it can."""
-    names = list(dict.fromkeys(cell for row in rows for cell in row.cells)) + [
-        i for row in rows for i in row.instructions
-    ]
-    _known(names, instructions, source)
     by_cell: dict[str, list[InstructedPrompt]] = defaultdict(list)
     for row in rows:
         wanted = not instructions or all(
@@ -100,8 +87,13 @@ def _drawn(
         turn[base] = (seen[group], place)  # every group once before any twice
         seen[group] += 1
     found = [row for own in by_cell.values() for row in sorted(own, key=lambda row: turn[row.base])[:n]]
-    if not found:
-        raise SteerlabError(f"{source} has no prompt for {', '.join(instructions) or 'any instruction'} in this part.")
+    there = {name for row in found for name in (*row.cells, *row.instructions)}
+    lacking = [name for name in instructions if name not in there]
+    if lacking or not found:
+        known = ", ".join(dict.fromkeys(cell for row in rows for cell in row.cells))
+        raise SteerlabError(
+            f"{source} has no prompt for {', '.join(lacking) or 'any instruction'} in this part: it has {known}."
+        )
     return found
 
 
@@ -130,11 +122,14 @@ def _ifeval(part: Split, seed: int, root: Path | None) -> list[InstructedPrompt]
     random.Random(f"{seed}\x1fifeval").shuffle(bases)
     cut = round(IFEVAL_SHARE * len(bases))
     chosen = bases[:cut] if part == "train" else bases[cut:]
-    # Arguments as IFEval draws them, from the prompts that are not tested on where there are any.
+    # Arguments as IFEval draws them: of prompts that are not tested on, of tested ones for the instructions only those have.
     given: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
-    for row in (*pool, *tests):
-        for cell, name, kwargs in zip(row.cells, row.instructions, row.kwargs, strict=True):
-            given[cell].append((name, kwargs))
+    for several in (pool, tests):
+        known = set(given)
+        for row in several:
+            for cell, name, kwargs in zip(row.cells, row.instructions, row.kwargs, strict=True):
+                if cell not in known:
+                    given[cell].append((name, kwargs))
     cells = [cell for cell in dict.fromkeys(row.cells[0] for row in tests) if given[cell][0][0] in PHRASINGS]
     found = []
     for cell in cells:
