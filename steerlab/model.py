@@ -19,10 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steerlab.adapters import Adapter
 from steerlab.architecture import Layout
 from steerlab.batch import Batch, left_pad
-from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick
+from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick, Watch
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
-from steerlab.streams import Stream
+from steerlab.streams import Past, Stream
 from steerlab.templates import Template
 from steerlab.tracing import check_sites, get_site, set_site, traced_run, walk
 from steerlab.types import Site
@@ -177,12 +177,13 @@ class TracedModel:
         edit: Mapping[Site, Edit] | None = None,
         visit: Visit | None = None,
         logits: bool = False,
+        past: Past | None = None,
     ) -> Reading:
         """One forward pass that reads and edits the residual stream, and stops at the last site that is needed.
 
         read: sites to return, as (b s d) tensors after any edit. visit: called with each read site instead, and
         nothing is kept, so that memory does not grow with the number of layers. edit: site -> function from (b
-        s d) to (b s d). logits=True runs on through the LM head.
+        s d) to (b s d). logits=True runs on through the LM head. past: what the rows follow (see `past`).
 
         Raises `SteerlabError` for a site outside the model.
         """
@@ -199,6 +200,8 @@ class TracedModel:
             "position_ids": batch.position_ids,
             "use_cache": False,
         }
+        if past is not None:
+            inputs = past.before(batch)
         model = self.nnsight
         with self._alone(), model.trace(**inputs) as tracer:
             for site in order:
@@ -217,6 +220,11 @@ class TracedModel:
                 tracer.stop()
         return Reading(found, out[0] if out else None)
 
+    def past(self, batch: Batch) -> Past:
+        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there."""
+        with self._alone():
+            return Past.read(self.hf, batch.to(self.device))
+
     def decode(
         self,
         batch: Batch,
@@ -228,13 +236,14 @@ class TracedModel:
         same: Tensor | None = None,
         sides: Sequence[Side] = (),
         mix: Mix | None = None,
+        watch: Watch | None = None,
     ) -> Decoded:
         """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
 
         pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep
         their own interventions when others leave the batch. same (b): rows with one number have the same prompt and the
         same interventions, and are read once. sides: other contexts that read the same answers, whose logits `mix` takes
-        into account before `pick` (see `guided`).
+        into account before `pick` (see `guided`). watch: sees every token and may weaken rows (see `backoff`).
 
         Raises `SteerlabError` when prompt and answer cannot fit the context of a model.
         """
@@ -242,7 +251,7 @@ class TracedModel:
             raise SteerlabError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
         main = self.stream(Side(batch, plan=plan, same=same), max_new_tokens)
         others = [(side.model or self).stream(side, max_new_tokens) for side in sides]
-        loop = DecodeLoop(main, pick, finished, max_new_tokens, retire, others, mix)
+        loop = DecodeLoop(main, pick, finished, max_new_tokens, retire, others, mix, watch)
         of: dict[TracedModel, list[Stream]] = {self: [main]}
         for side, stream in zip(sides, others, strict=True):
             of.setdefault(side.model or self, []).append(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,6 +59,46 @@ def roomy_cache(config: Any, room: int) -> DynamicCache:
     return cache
 
 
+@dataclass(frozen=True)
+class Past:
+    """What was read before: keys and values of `mask` "b p" tokens per row (left-padded), for a forward over what follows them."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    mask: Int[Tensor, "b p"]
+
+    @staticmethod
+    def read(model: Any, batch: Batch) -> Past:
+        """Read the batch's tokens with a transformers model."""
+        # Every block keeps everything, so that rows can be taken; a sliding window is the mask's business then.
+        cache = DynamicCache()
+        model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
+            past_key_values=cache, use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        return Past(tuple((layer.keys, layer.values) for layer in cache.layers), batch.attention_mask)
+
+    def rows(self, index: Int[Tensor, " m"]) -> Past:
+        """These rows, in this order."""
+        return Past(tuple((keys[index], values[index]) for keys, values in self.layers), self.mask[index])
+
+    def before(self, batch: Batch) -> dict[str, Any]:
+        """The inputs of a forward over the batch, whose rows follow these and may be padded on the right only."""
+        cache = DynamicCache()
+        for number, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, number)
+        place = self.mask.sum(1, keepdim=True) + torch.arange(batch.input_ids.shape[1], device=self.mask.device)
+        mask = torch.cat([self.mask, batch.attention_mask], dim=1)
+        return {
+            "input_ids": batch.input_ids, "attention_mask": mask, "position_ids": place, "past_key_values": cache,
+            "use_cache": True,
+        }  # fmt: skip
+
+
+def shareable(config: Any) -> bool:
+    """Whether all a model of this configuration remembers are keys and values, so that rows can share what they begin with."""
+    return all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=config).layers)
+
+
 class Stream:
     """Rows of one model that read their own contexts and then the same answer tokens as the decode's rows.
 
@@ -88,7 +129,7 @@ class Stream:
         self.mask, self.current, self.position = read.attention_mask, read.input_ids, read.position_ids
         self.relative = batch.relative[:, -1:]
         self.context = TokenContext(read.relative, read.input_ids, read.real)
-        self.whole = CompiledPlan({}, len(batch)) if plan is None else plan
+        self.whole = self.asked = CompiledPlan({}, len(batch)) if plan is None else plan
         self.plan = self._plan_of(first)
 
     def __len__(self) -> int:
@@ -127,6 +168,11 @@ class Stream:
         )
         self.plan = self._plan_of(self.own)
         self._seen()
+
+    def weaken(self, share: Float[Tensor, " a"]) -> None:
+        """From the next `read` on the strengths of row i of the batch are `share[i]` times those of the plan it was given."""
+        self.whole = self.asked.scaled(share)
+        self.plan = self._plan_of(self.own)
 
     def _seen(self) -> None:
         self.context = TokenContext(self.relative, self.current, torch.ones_like(self.current, dtype=torch.bool))
