@@ -48,7 +48,7 @@ def compute(config: Config) -> Result:
     for name, (figure, table) in drawn(found, facts["strength_unit"]).items():
         figures.plt.close(figure)
         tables[SHOWN + name] = table
-    units = sorted((folder / "units").glob("*/config.json"))
+    units = sorted(m.parent / "config.json" for m in (folder / "units").glob("*/manifest.json"))  # finished ones
     revisions = {str(json.loads(unit.read_text(encoding="utf-8"))["model_revision"]) for unit in units}
     return Result(tables, facts, ", ".join(sorted(revisions)), {"samples of all units": _sha256(units)})
 

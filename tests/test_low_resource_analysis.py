@@ -46,6 +46,9 @@ def study(tmp_path: Path) -> Path:
     for name in ("a", "b"):
         (tmp_path / "study" / "units" / name / "config.json").write_text('{"model_revision": "weights-7"}')
         (tmp_path / "study" / "units" / name / "samples.jsonl").write_text(name)
+        (tmp_path / "study" / "units" / name / "manifest.json").write_text("{}")
+    (tmp_path / "study" / "units" / "begun").mkdir()
+    (tmp_path / "study" / "units" / "begun" / "config.json").write_text('{"model_revision": "weights-7"}')
     return tmp_path / "study"
 
 
@@ -80,6 +83,7 @@ def test_its_tables_are_taken_once_and_redrawn_without_it(
     assert record["model_revision"] == "weights-7" and record["facts"]["config_key"] == "k"
     page = (tmp_path / "docs" / "results" / "low-resource.md").read_text(encoding="utf-8")
     assert "**Held.** Quality vectors at early blocks" in page and "(../../figures/low_resource_trade.png)" in page
+    assert "generation seeds [0, 1]" in page and "not in any number below: generation seeds [2]" in page
     before, text = record["data"], (study / "units" / "b" / "samples.jsonl")
     text.write_text("other")
     assert every.run(SCRIPT, ["--study", str(study), *out]).state == "done"  # nothing is kept from before

@@ -115,10 +115,13 @@ def page(found: dict[str, pd.DataFrame], config: StudyConfig, images: Sequence[s
 
 def _size(cells: pd.DataFrame, config: StudyConfig) -> str:
     models = ", ".join(str(m) for m in cells["model"].unique())
+    seeds = sorted(int(seed) for seed in cells["seed"].unique())
+    missing = [seed for seed in config.seeds if seed not in seeds]
     return (
         f"{models}: {len(cells)} cells, {int(cells['n'].to_numpy().sum())} texts, {cells['language'].nunique()} languages, "
-        f"{cells[['language', 'task']].drop_duplicates().shape[0]} (language, task) pairs, generation seeds {list(config.seeds)}, "
+        f"{cells[['language', 'task']].drop_duplicates().shape[0]} (language, task) pairs, generation seeds {seeds}, "
         f"{config.classifier_seeds} classifier seeds."
+        + (f" Not written yet, and not in any number below: generation seeds {missing}." if missing else "")
     )
 
 
