@@ -195,14 +195,13 @@ def documented(text: str) -> list[str]:
 
 
 def exists(name: str) -> bool:
-    """Whether `steerlab.module.thing` is there, found without running anything heavy twice."""
+    """Whether `steerlab.module` or `steerlab.module.thing` is in the sources; nothing is imported."""
+    modules = {f"steerlab.{key}": path for key, path in walls.modules().items()}
     module, _, thing = name.rpartition(".")
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
-        return False
-    try:
-        return hasattr(__import__(module, fromlist=[thing]), thing)
-    except ImportError:
-        return False
+    if name in modules or module not in modules:
+        return name in modules
+    tree = ast.parse(modules[module].read_text(encoding="utf-8"))
+    return thing in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -314,5 +313,6 @@ def test_blocks_and_lines_are_read_as_printed() -> None:
         (["make", "test"], None),
     ]
     assert elsewhere(["steerlab", "lens", "jv", "-m", "Qwen/Qwen3-0.6B"]) and not elsewhere(["steerlab", "lens", "jv"])
+    assert exists("steerlab.model.TracedModel") and exists("steerlab.probing") and not exists("steerlab.model.Nothing")
     assert anchors("# A title: of `two`\n\n```bash\n# no heading\n```\n") == {"a-title-of-two"}
     assert links("[a](b.md) and `[c](d.md)`\n```text\n[e](f.md)\n```\n") == ["b.md"]
