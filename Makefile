@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast lint format check figures analyses bench notebooks tree model clean
+.PHONY: help setup demo test test-fast lint format check docs figures analyses bench notebooks tree model clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -63,6 +63,11 @@ format: $(READY) ## rewrite the code in the project's format
 
 check: lint test ## what .ci/run does
 
+docs: $(READY) ## build the documentation into site/, warnings as errors (installs the extra docs)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python docs/command_line.py
+	$(BIN)/python -m mkdocs build --strict
+
 figures: $(READY) ## draw every figure again from the committed tables: a minute, no model, no data
 	$(BIN)/python -m analyses --redraw
 
@@ -96,5 +101,5 @@ model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DAT
 	$(BIN)/python -m steerlab.bundled.tune
 
 clean: ## remove caches and build leftovers; .venv, runs and figures stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -33,6 +33,7 @@ TARGETS = {
     "figures",
     "bench",
     "notebooks",
+    "docs",
     "tree",
     "model",
     "clean",
