@@ -70,7 +70,7 @@ class Past:
     def read(model: Any, batch: Batch) -> Past:
         """Read the batch's tokens with a transformers model."""
         # Every block keeps everything, so that rows can be taken; a sliding window is the mask's business then.
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
             past_key_values=cache, use_cache=True, logits_to_keep=1,

@@ -142,9 +142,7 @@ def passes(
                 bar.update(len(some))
 
 
-def _beginnings(
-    rows: Sequence[Sequence[int]], groups: Sequence[str] | None, last: int
-) -> dict[tuple[int, ...], list[int]]:
+def _beginnings(rows: Sequence[list[int]], groups: Sequence[str] | None, last: int) -> dict[tuple[int, ...], list[int]]:
     """What the rows of a group have in common at their beginning -> their numbers; a row alone, or nothing in common, is left out.
 
     At least `last` tokens of every row are left.
