@@ -6,7 +6,20 @@ The names below load on first use, so that `import steerlab` is quick.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and documentation only; `_WHERE` is what runs
+    from steerlab.activations import capture_activations
+    from steerlab.bundled.vectors import bundled_vectors
+    from steerlab.capture import capture_moments
+    from steerlab.errors import SteerlabError
+    from steerlab.fitting import fit_contrast_vector, fit_language_vectors
+    from steerlab.generation import Request, Settings, generate
+    from steerlab.loading import load, wrap
+    from steerlab.model import TracedModel
+    from steerlab.steering import Gate, Intervention, Plan
+    from steerlab.types import Positions, Site
+    from steerlab.vectors import SteeringVector
 
 __version__ = "0.1.0"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -119,7 +119,7 @@ def capture_moments(
     the text; BOS is left out unless skip_bos=False. Memory does not grow with the number of texts.
 
     Raises `SteerlabError` for no texts, a text too long, a layer the model does not have, or NaN/inf
-    activations (naming the site and a text).
+    activations (naming the site and the text).
     """
     choice("weighting", weighting, Weighting)
     chosen = all_layers(model) if sites is None else tuple(sites)
@@ -132,14 +132,22 @@ def capture_moments(
             continue
         share = (1.0 / mask.sum(1).clamp(min=1))[:, None].expand_as(mask)[mask] if weighting == "text" else None
 
-        def add(site: Site, h: Tensor, mask: Tensor = mask, share: Tensor | None = share) -> None:
-            total.update(index[site], h[mask], share)
+        def add(
+            site: Site, h: Tensor, members: Sequence[int] = members, mask: Tensor = mask, share: Tensor | None = share
+        ) -> None:
+            try:
+                total.update(index[site], h[mask], share)
+            except SteerlabError as error:
+                raise SteerlabError(f"{error} The text is {_unsound(texts, members, h, mask)[:60]!r}.") from error
 
-        try:
-            model.forward(batch, read=chosen, visit=add)
-        except SteerlabError as error:
-            raise SteerlabError(f"{error} First text of the batch: {texts[members[0]][:60]!r}.") from error
+        model.forward(batch, read=chosen, visit=add)
     return total.result()
+
+
+def _unsound(texts: Sequence[str], members: Sequence[int], h: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"]) -> str:
+    """The first text of a batch with a chosen activation that is NaN or infinite; the first of all where it is their sum."""
+    bad = (mask & ~h.isfinite().all(-1)).any(1)
+    return texts[members[int(bad.int().argmax())]]
 
 
 def texts_digest(texts: Sequence[str]) -> str:

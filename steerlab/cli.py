@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from steerlab.commands.contrast_cli import contrast_app
 from steerlab.commands.dataset_cli import dataset_app
 from steerlab.commands.evaluate_cli import evaluate
+from steerlab.commands.exchange_cli import vectors_export, vectors_import, vectors_pull, vectors_push
 from steerlab.commands.expert_cli import expert_app
 from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
@@ -22,6 +23,7 @@ from steerlab.commands.instruct_cli import instruct_app
 from steerlab.commands.lens_cli import lens
 from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
 from steerlab.commands.probe_cli import probe
+from steerlab.commands.report_cli import report, watch
 from steerlab.commands.reproduce_cli import reproduce
 from steerlab.commands.similarity_cli import similarity
 from steerlab.commands.study_cli import study_app
@@ -40,6 +42,10 @@ vectors_app = typer.Typer(
     help="Fit steering vectors and look into saved ones.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 app.add_typer(vectors_app, name="vectors")
+vectors_app.command("import")(vectors_import)
+vectors_app.command("export")(vectors_export)
+vectors_app.command("push")(vectors_push)
+vectors_app.command("pull")(vectors_pull)
 app.add_typer(contrast_app, name="contrast")
 app.add_typer(study_app, name="study")
 app.add_typer(dataset_app, name="dataset")
@@ -51,10 +57,12 @@ app.command("guide-sweep")(guide_sweep)
 app.command("evaluate")(evaluate)
 app.command("lens")(lens)
 app.command("probe")(probe)
+app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("similarity")(similarity)
 app.command("sweep")(sweep)
 app.command("tokens")(tokens)
+app.command("watch")(watch)
 TOPIC = ["topic"]
 
 

@@ -14,6 +14,7 @@ from steerlab.data import LANGUAGES, SOURCES, SourceCard
 from steerlab.evaluation import table
 from steerlab.evaluation.human import source_of
 from steerlab.loading import BUNDLED
+from steerlab.steering_text import described
 from steerlab.tasks import TASKS
 
 METRICS = (
@@ -46,19 +47,6 @@ class Origin:
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     sha256: str
-
-
-def described(interventions: Sequence[Mapping[str, Any]]) -> str:
-    """Interventions in words: "add 0.6 of the residual norm of language-am at block 0"; "none" where there are none."""
-    parts = []
-    for one in interventions:
-        blocks = ", ".join(str(layer) for layer in one.get("layers", ()))
-        unit = " of the residual norm" if one.get("unit") == "residual" else ""
-        where = "" if one.get("positions", "all") == "all" else f", positions {one['positions']}"
-        parts.append(
-            f"{one.get('operator', 'add')} {one.get('strength', 1.0):g}{unit} of {one.get('vector')} at block {blocks}{where}"
-        )
-    return "; ".join(parts) or "none"
 
 
 def card(

@@ -15,14 +15,15 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, Value
 
 from steerlab import data
-from steerlab.datacard import Origin, card, described
+from steerlab.datacard import Origin, card
 from steerlab.disk import fingerprint, replace, sync_folder, told
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.language import identify
 from steerlab.evaluation.splits import held_out
+from steerlab.interop.hub import upload
 from steerlab.records import config_key, pretty, read_object
-from steerlab.store import CONFIG, read_config, read_rows
-from steerlab.synthesis import SAMPLES
+from steerlab.steering_text import described
+from steerlab.store import CONFIG, SAMPLES, read_config, read_rows
 from steerlab.tasks import TASKS, check_label
 
 COLUMNS = ("language", "task", "label", "text")
@@ -177,20 +178,7 @@ def push(folder: Path, repo_id: str, private: bool = True, api: Any = None) -> s
     _record(folder)
     if '\nlicense: "unknown"\n' in (folder / CARD).read_text(encoding="utf-8"):
         raise SteerlabError(f"{folder} states no licence: export it again with --license, what is published needs one.")
-    if api is None:
-        from huggingface_hub import HfApi
-
-        api = HfApi()
-    try:
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message="Data set exported by steerlab"
-        )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise SteerlabError(
-            f"{repo_id!r} could not be uploaded ({first}): log in with `hf auth login`, and check the name."
-        ) from error
+    upload(folder, repo_id, "dataset", private, "Data set exported by steerlab", api)
     return f"https://huggingface.co/datasets/{repo_id}"
 
 

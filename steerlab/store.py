@@ -22,6 +22,7 @@ from steerlab.errors import SteerlabError
 from steerlab.records import config_key, differences, encode, encode_text, parse, plain, pretty, read_object
 
 CONFIG, BATCHES, MANIFEST, LOCK = "config.json", "batches.jsonl", "manifest.json", ".lock"
+SAMPLES = "samples.jsonl"  # the rows of a run that are its texts
 SCHEMA = 1
 
 

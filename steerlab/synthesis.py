@@ -23,12 +23,12 @@ from steerlab.errors import SteerlabError
 from steerlab.generation import Progress, Request, Sample, Settings, generate_batches
 from steerlab.model import TracedModel
 from steerlab.steering import Plan
-from steerlab.store import RunFolder
+from steerlab.store import SAMPLES, RunFolder
 from steerlab.tasks import postprocess, task
 
-__all__ = ["Cell", "Guidance", "Seen", "Slot", "Written", "check", "synthesize"]
+__all__ = ["SAMPLES", "Cell", "Guidance", "Seen", "Slot", "Written", "check", "synthesize"]
 
-DRAFTS, SAMPLES, NEGATIVES = "drafts.jsonl", "samples.jsonl", "negatives.jsonl"
+DRAFTS, NEGATIVES = "drafts.jsonl", "negatives.jsonl"
 SHINGLE = 5  # characters
 
 

@@ -14,6 +14,7 @@ from steerlab.errors import SteerlabError
 from steerlab.vectors import SteeringVector
 
 _INDEX, _STAGED = "vectors.json", ".new"
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def save_set(vectors: Mapping[str, SteeringVector], folder: str | Path) -> None:
@@ -24,7 +25,7 @@ def save_set(vectors: Mapping[str, SteeringVector], folder: str | Path) -> None:
     as it was. Raises `SteerlabError` on a key that is no plain file name, and where the folder cannot be written.
     """
     for key in vectors:
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", key):
+        if not _KEY.fullmatch(key):
             raise SteerlabError(f"vector key {key!r} can not be a file name: use letters, digits, '.', '_' and '-'.")
     folder = Path(folder)
     index, staged = folder / _INDEX, folder / _STAGED
@@ -49,6 +50,10 @@ def load_set(folder: str | Path) -> dict[str, SteeringVector]:
     index = Path(folder) / _INDEX
     try:
         keys = json.loads(index.read_text(encoding="utf-8"))["vectors"]
+        if bad := [key for key in keys if not (isinstance(key, str) and _KEY.fullmatch(key))]:
+            raise TypeError(
+                f"{bad[0]!r} is no plain file name"
+            )  # an index from elsewhere reads nothing outside its folder
         return {key: SteeringVector.load(index.parent / f"{key}.safetensors") for key in keys}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise SteerlabError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Bottom first; a module imports from its own rank and the ranks below it. "x.*" is every module inside package x, "" the package itself.
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "disk", "records"),
+    ("errors", "types", "disk", "records", "steering_text"),
     # The maths: tensors in, tensors out.
     (
         *(
@@ -72,11 +72,15 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "instructions",
         "instructions.*",
         "interop",
+        "interop.*",
         "lens",
         "layer_choice",
         "origin",
         "probing",
         "reliability",
+        "report",
+        "report.*",
+        "run_state",
         "separability",
         "token_map",
         "token_view",
@@ -86,6 +90,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "experts",
         "experts.*",
         "comparison",
+        "watch",
     ),
     ("recipes", "bundled.*"),
     ("studies", "studies.*"),

@@ -165,7 +165,7 @@ def test_activations_that_are_nan_are_refused_with_the_site_and_the_text(tmp_pat
     model = wrap(hf, tokenizer())
     message = r"an activation at resid_post of layer 2 is NaN .*'quark'"
     with pytest.raises(SteerlabError, match=message) as caught:
-        capture_moments(model, ["abc", "quark"], [Site(2)], token_budget=6)
+        capture_moments(model, ["abcdefgh", "quark", "abc"], [Site(2)])  # one batch: that text, not the batch's first
     assert "\n" not in str(caught.value)
     with pytest.raises(SteerlabError, match=message) as caught:
         capture_activations(model, ["abc", "quark"], tmp_path / "a", [Site(2)])

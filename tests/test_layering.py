@@ -53,7 +53,7 @@ def test_engines_and_plotting_stay_with_their_owners() -> None:
 
 def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:
     sources = _sources("steerlab", "analyses", "benchmarks", "tests")
-    _nothing({name: walls.unsafe(source) for name, source in sources.items()})
+    _nothing({name: walls.unsafe(source, name) for name, source in sources.items()})
 
 
 def test_the_library_seeds_no_process() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from steerlab import interop
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
 from steerlab.generation import Request, Settings, generate
 from steerlab.interop import from_llama2c
+from steerlab.interop import llama2c as converter
 from steerlab.loading import load
 from steerlab.model import TracedModel
 from steerlab.stopping import eos_ids
@@ -59,7 +59,7 @@ def test_without_the_reordering_of_q_and_k_it_would_not(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = llama2c.random_checkpoint(seed=3)
-    monkeypatch.setattr(interop, "_halves", lambda weight, heads: weight.clone())
+    monkeypatch.setattr(converter, "_halves", lambda weight, heads: weight.clone())
     model = load(str(from_llama2c(llama2c.write_checkpoint(c, tmp_path / "m.bin"), tokenizer, tmp_path / "hf")))
     found = model.forward(left_pad([IDS], 0), logits=True).logits
     assert found is not None
