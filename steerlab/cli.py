@@ -16,6 +16,7 @@ from steerlab.commands.contrast_cli import contrast_app
 from steerlab.commands.dataset_cli import dataset_app
 from steerlab.commands.evaluate_cli import evaluate
 from steerlab.commands.expert_cli import expert_app
+from steerlab.commands.export_cli import export
 from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
 from steerlab.commands.lens_cli import lens
@@ -47,6 +48,7 @@ app.command("figures")(figures)
 app.command("guide")(guide)
 app.command("guide-sweep")(guide_sweep)
 app.command("evaluate")(evaluate)
+app.command("export")(export)
 app.command("lens")(lens)
 app.command("probe")(probe)
 app.command("reproduce")(reproduce)

@@ -80,6 +80,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "backtranslation",
         "dataset",
         "datacard",
+        "export",
         "experts",
         "experts.*",
         "comparison",
