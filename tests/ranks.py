@@ -44,6 +44,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "loading",
         "bridge",
         "translation",
+        "weights",
         "engines",
         "engines.*",
     ),
