@@ -17,6 +17,7 @@ from steerlab.commands.dataset_cli import dataset_app
 from steerlab.commands.evaluate_cli import evaluate
 from steerlab.commands.exchange_cli import vectors_export, vectors_import, vectors_pull, vectors_push
 from steerlab.commands.expert_cli import expert_app
+from steerlab.commands.export_cli import export
 from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
 from steerlab.commands.instruct_cli import instruct_app
@@ -55,6 +56,7 @@ app.command("figures")(figures)
 app.command("guide")(guide)
 app.command("guide-sweep")(guide_sweep)
 app.command("evaluate")(evaluate)
+app.command("export")(export)
 app.command("lens")(lens)
 app.command("probe")(probe)
 app.command("report")(report)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.errors import SteerlabError
-from steerlab.operators import Operator, apply, capped
+from steerlab.operators import Operator, apply, capped, gate_open
 from steerlab.types import Positions, Site
 
 
@@ -112,17 +112,9 @@ class Act:
         mask, everywhere, anywhere = context.mask(self.positions)
         if not anywhere:
             return h
-        some = h if self.whole else h[self.rows]
-        strength = self.strength
-        if not everywhere:  # strength 0 is bitwise the identity, NaN in padding included
-            chosen = (mask if self.whole else mask[self.rows])[..., None]
-            strength = torch.where(chosen, strength, torch.zeros_like(strength))
-        if self.gate is not None:
-            strength = torch.where(_open(self.gate, some, self.v), strength, torch.zeros_like(strength))
-        changed = apply(self.operator, some, self.v, strength, self.target)
-        if self.cap is not None:
-            changed = capped(some, changed, self.cap)
-        return changed if self.whole else h.index_copy(0, self.rows, changed)
+        rows = None if self.whole else self.rows
+        chosen = None if everywhere else mask if rows is None else mask[rows]
+        return act(h, chosen, self.operator, self.gate, rows, self.v, self.strength, self.target, self.cap)
 
     def select(self, index: Tensor) -> Act | None:
         """The part for these batch rows, or None when it concerns none of them."""
@@ -142,6 +134,43 @@ class Act:
     def scaled(self, factor: Float[Tensor, "b"]) -> Act:
         """The part with the strength of batch row i times `factor[i]`."""
         return replace(self, strength=self.strength * factor[self.rows][:, None, None])
+
+
+def act(
+    h: Tensor,
+    chosen: Tensor | None,
+    operator: str | Operator,
+    gate: tuple[float, bool] | None,
+    rows: Tensor | None,
+    v: Tensor,
+    strength: Tensor,
+    target: Tensor,
+    cap: Tensor | None = None,
+) -> Tensor:
+    """`h` "b s d" after an operator on its rows `rows` "m" (None: all, in order), at the tokens `chosen` "m s" (None: all) that the
+    gate lets through, changed by at most `cap` of each activation's norm. Strength 0 is bitwise the identity, NaN in padding included.
+    """
+    some = h if rows is None else h[rows]
+    if chosen is not None:
+        strength = torch.where(chosen[..., None], strength, torch.zeros_like(strength))
+    if gate is not None:
+        strength = torch.where(gate_open(gate, some, v), strength, torch.zeros_like(strength))
+    changed = apply(operator, some, v, strength, target)
+    if cap is not None:
+        changed = capped(some, changed, cap)
+    return changed if rows is None else h.index_copy(0, rows, changed)
+
+
+@dataclass(frozen=True)
+class SiteEdit:
+    """What a plan does at one site in one forward pass, as the function that `TracedModel.forward` takes."""
+
+    plan: CompiledPlan
+    site: Site
+    context: TokenContext
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return self.plan.edit(self.site, h, self.context)
 
 
 @dataclass(frozen=True)
@@ -170,6 +199,10 @@ class CompiledPlan:
         for group in self.groups.get(site, ()):
             h = group.apply(h, context)
         return h
+
+    def edits(self, context: TokenContext) -> dict[Site, SiteEdit]:
+        """The edits of a forward pass over tokens of this context, for `TracedModel.forward`."""
+        return {site: SiteEdit(self, site, context) for site in self.sites}
 
     def select(self, index: Int[Tensor, "m"]) -> CompiledPlan:
         """The plan of these rows, in this order, as when finished rows leave the batch. Sites left without a
@@ -253,12 +286,3 @@ def _group(
         target=columns[:, 1:2, None],
         cap=columns[:, 2:, None] if has_cap else None,
     )
-
-
-def _open(gate: tuple[float, bool], h: Tensor, v: Tensor) -> Bool[Tensor, "m s 1"]:
-    threshold, above = gate
-    wide = h.float()
-    along = (wide * v).sum(dim=-1, keepdim=True)
-    norm = wide.norm(dim=-1, keepdim=True)
-    # Products, not a quotient: h = 0 has no angle and stays out of both sides.
-    return (along > threshold * norm) if above else (along < threshold * norm)

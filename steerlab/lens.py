@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,11 +122,7 @@ def _last_token(
         batch = left_pad([rows[places[m][1]] for m in members], model.pad_id).to(model.device)
         compiled = model.compile(Plan(tuple(tuple(changes[places[m][0]]) for m in members)))
         context = TokenContext(batch.relative, batch.input_ids, batch.real)
-
-        def edit(site: Site, compiled: Any = compiled, context: TokenContext = context) -> Callable[[Tensor], Tensor]:
-            return lambda h: compiled.edit(site, h, context)
-
-        seen = model.forward(batch, read=sites, edit={site: edit(site) for site in compiled.sites})
+        seen = model.forward(batch, read=sites, edit=compiled.edits(context))
         for k, site in enumerate(sites):
             last = seen[site][:, -1].float().cpu()
             for row, m in enumerate(members):

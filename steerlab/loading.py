@@ -4,7 +4,6 @@ trusted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from importlib import resources
@@ -18,10 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from steerlab.adapters import Adapter, attach
 from steerlab.architecture import adds_up, find_layout
 from steerlab.batch import left_pad
+from steerlab.engines import check_name
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
 from steerlab.templates import choose_template
 from steerlab.types import Site
+from steerlab.weights import known_revision
 
 BUNDLED = "polyglot-mini"
 TESTED = ("Llama", "Gemma-2", "Gemma-3", "Qwen-2", "Qwen-3", "Mistral", "Phi-3", "GPT-2", "GPT-NeoX")
@@ -62,41 +63,114 @@ def load(
     None takes the GPU if there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat",
     "plain", or a text with {prompt}. layers_path: where the decoder blocks are, for a model that is not
     recognised. adapter: folder or hub id of a LoRA adapter (peft), which makes the model an expert and can be
-    switched off (see `guided`). Further options go to `from_pretrained` (quantization_config, attn_implementation, ...).
+    switched off (see `guided`). engine: where it runs, see `steerlab.engines` and docs/engines.md. Further options go to
+    `from_pretrained` (quantization_config, attn_implementation, ...).
 
-    Raises `SteerlabError` for an unknown engine or dtype, a model that cannot be found or has no decoder
-    blocks, and a model in which an edit of the residual stream has no effect.
+    Raises `SteerlabError` for an unknown engine or dtype, for what the engine cannot do, a model that cannot be found or has
+    no decoder blocks, and a model in which an edit of the residual stream has no effect.
     """
-    if engine != "local":
-        raise SteerlabError(f"engine {engine!r} is not known: the one engine here is 'local'.")
+    check_name(engine)
     if dtype not in DTYPES:
         raise SteerlabError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}.")
-    source = str(bundled_path()) if name == BUNDLED else name
-    if source.startswith(("/", "./", "../", "~")):
-        source = str(Path(source).expanduser())
-        if not Path(source).is_dir():
-            raise SteerlabError(f"there is no folder {name}: give the folder of a model, a hub id, or {BUNDLED!r}.")
+    source = _source(name)
+    if engine == "ndif":
+        given = [what for what, value in (("device", device), ("adapter", adapter)) if value is not None]
+        if given:
+            raise SteerlabError(f"{given[0]} was given for engine {engine!r}, which knows none: leave it out.")
+        return _remote(name, source, dtype, revision, template, layers_path, options)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(place)
     common: dict[str, Any] = {"revision": revision or "main"}
+    kind = TracedModel
     try:
+        if engine == "tp":
+            from steerlab.engines import tp
+
+            kind = tp.TensorParallelModel
+            options |= tp.placement(source, common["revision"], device, adapter, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **common)
         if place == "auto":
             options["device_map"] = "auto"
         hf: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], use_safetensors=True, **common, **options
         )
+    except SteerlabError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise SteerlabError(
-            f"the model {name!r} could not be loaded ({first}): "
-            f"give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
-        ) from error
-    if place != "auto" and "device_map" not in options:
+        raise _not_loaded(name, error) from error
+    if engine == "local" and place != "auto" and "device_map" not in options:
         hf.to(place)
-    known = revision or _known_revision(hf)
-    inside = None if adapter is None else attach(hf, adapter)
-    return wrap(hf, tokenizer, name=name, revision=known, template=template, layers_path=layers_path, adapter=inside)
+    known = revision or known_revision(hf)
+    return wrap(
+        hf, tokenizer, name=name, revision=known, template=template, layers_path=layers_path, kind=kind,
+        adapter=None if adapter is None else attach(hf, adapter),
+    )  # fmt: skip
+
+
+def _source(name: str) -> str:
+    """A hub id, or the folder that is meant. Raises `SteerlabError` for a folder that is not there."""
+    source = str(bundled_path()) if name == BUNDLED else name
+    if source.startswith(("/", "./", "../", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise SteerlabError(f"there is no folder {name}: give the folder of a model, a hub id, or {BUNDLED!r}.")
+    return source
+
+
+def _remote(
+    name: str,
+    source: str,
+    dtype: str,
+    revision: str | None,
+    template: str,
+    layers_path: str | None,
+    options: dict[str, Any],
+) -> TracedModel:
+    """A model that NDIF hosts; options: remote="local" simulates the service here."""
+    from steerlab.engines import ndif
+
+    remote = options.pop("remote", True)
+    if options:
+        raise SteerlabError(
+            f"{', '.join(options)} was given for engine 'ndif', which decides that itself: leave it out."
+        )
+    ndif.check(source, remote)
+    try:
+        tokenizer = _pad_left(AutoTokenizer.from_pretrained(source, revision=revision or "main"))
+        hosted = ndif.connect(source, tokenizer, revision, DTYPES[dtype], remote)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _not_loaded(name, error) from error
+    hf = hosted._module
+    _attend_eagerly(hf)
+    known = revision or (
+        known_revision(hf) if remote == "local" else getattr(hf.config, "_commit_hash", None) or "main"
+    )
+    chosen = choose_template(tokenizer, template)
+    model = ndif.RemoteModel(name, hf, tokenizer, find_layout(hf, layers_path), str(known), chosen, nnsight=hosted)
+    model.remote = remote
+    return model
+
+
+def _not_loaded(name: str, error: Exception) -> SteerlabError:
+    first = str(error).strip().split("\n")[0]
+    return SteerlabError(
+        f"the model {name!r} could not be loaded ({first}): "
+        f"give a hub id, a local folder with config.json, tokenizer and safetensors, or {BUNDLED!r}."
+    )
+
+
+def _pad_left(tokenizer: Any) -> Any:
+    """The tokenizer, padding on the left, with something to pad with."""
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    return tokenizer
+
+
+def _attend_eagerly(hf: Any) -> None:
+    """Gemma-2's soft-capping needs it: SDPA leaves it out without a word (about 1e-3 here)."""
+    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
+        hf.set_attn_implementation("eager")
 
 
 def _check_device(place: str) -> None:
@@ -123,22 +197,20 @@ def wrap(
     template: str = "auto",
     layers_path: str | None = None,
     adapter: Adapter | None = None,
+    kind: type[TracedModel] = TracedModel,
 ) -> TracedModel:
     """A traced model around a transformers model you already hold. Sets the tokenizer to pad on the left and
-    checks the model once.
+    checks the model once. kind: the engine's own class.
     """
     hf.eval()
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    _pad_left(tokenizer)
     layout = find_layout(hf, layers_path)
-    if getattr(hf.config.get_text_config(), "attn_logit_softcapping", None):
-        hf.set_attn_implementation("eager")  # SDPA leaves out Gemma-2's soft-capping without a word (about 1e-3 here)
+    _attend_eagerly(hf)
     weight: Any = hf.get_input_embeddings().weight
     ids = torch.tensor([_some_ids(int(weight.shape[0]))], device=weight.device)
     layout = replace(layout, adds=adds_up(hf, layout, ids))
-    known = revision or _known_revision(hf)
-    model = TracedModel(
+    known = revision or known_revision(hf)
+    model = kind(
         name or str(hf.config.name_or_path),
         hf,
         tokenizer,
@@ -149,27 +221,6 @@ def wrap(
     )
     _validate(model)
     return model
-
-
-def _known_revision(hf: Any) -> str:
-    return str(getattr(hf.config, "_commit_hash", None) or weights_digest(hf))
-
-
-def weights_digest(hf: PreTrainedModel) -> str:
-    """A short hash of config and of a few rows of every weight: tells two local models of one name apart."""
-    digest = hashlib.sha256()
-    config = {
-        k: v
-        for k, v in hf.config.to_dict().items()
-        if not k.startswith("_") and k not in ("architectures", "dtype", "transformers_version")
-    }
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for key, weight in hf.named_parameters():
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16).float()
-        digest.update(key.encode())
-        digest.update(some.numpy().tobytes())
-    return "weights-" + digest.hexdigest()[:16]
 
 
 def _some_ids(vocab_size: int) -> list[int]:

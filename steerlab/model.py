@@ -61,8 +61,10 @@ class TracedModel:
 
     The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns
     or raises. `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain
-    transformers model underneath.
+    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`).
     """
+
+    engine = "local"
 
     def __init__(
         self,
@@ -73,13 +75,15 @@ class TracedModel:
         revision: str,
         template: Template,
         adapter: Adapter | None = None,
+        nnsight: Any = None,
     ) -> None:
         self.name, self.revision, self.layout, self.template = name, revision, layout, template
         self.adapter = adapter
         # Any: to a type checker every attribute of a torch module is Tensor | Module.
         self.hf: Any = hf
         self.tokenizer: Any = tokenizer
-        self.nnsight: Any = TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
+        # An engine whose weights are elsewhere brings its own.
+        self.nnsight: Any = nnsight or TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
         self._blocks: Any = walk(self.nnsight, layout.layers)
         self._turn = threading.RLock()
         self.pad_id = int(self.tokenizer.pad_token_id or 0)
@@ -284,6 +288,9 @@ class TracedModel:
     def compile(self, plan: Plan) -> CompiledPlan:
         """The plan as per-site tensors on this model's device; checks layers and width."""
         return plan.compile(self.d_model, self.dtype, self.device, self.n_layers)
+
+    def check_settings(self, settings: Any) -> None:
+        """Raise `SteerlabError` for `Settings` the engine cannot write with; the local one takes all."""
 
     def check_sites(self, sites: Sequence[Site]) -> None:
         """Raise `SteerlabError` for a layer or stream this model does not have."""

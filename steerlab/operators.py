@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlab.errors import SteerlabError
@@ -197,6 +197,16 @@ def check(operator: Operator) -> None:
             wrong = "gives a token another result beside other tokens than alone: compute every token from itself only"
     if wrong:
         raise SteerlabError(f"operator {name_of(operator)} {wrong}.")
+
+
+def gate_open(gate: tuple[float, bool], h: Float[Tensor, "*b d"], v: Float[Tensor, "*#b d"]) -> Bool[Tensor, "*b 1"]:
+    """Where cos(h, v) is above the gate's threshold, or below it for (threshold, False); nowhere for h = 0, which has no angle."""
+    threshold, above = gate
+    wide = h.float()
+    along = (wide * v).sum(dim=-1, keepdim=True)
+    norm = wide.norm(dim=-1, keepdim=True)
+    # Products, not a quotient: h = 0 has no angle and stays out of both sides.
+    return (along > threshold * norm) if above else (along < threshold * norm)
 
 
 def _widen(h: Tensor, v: Tensor, strength: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

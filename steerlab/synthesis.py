@@ -103,6 +103,7 @@ def check(
     if len(set(names)) != len(names) or not names:
         raise SteerlabError(f"the cells are {names}: give at least one, each once.")
     Plan(tuple(cell.interventions for cell in cells)).check(model.d_model, model.n_layers)
+    model.check_settings(settings)
     texts = {(task(cell.task).chat, cell.prompt(label)): None for cell in cells for label in cell.chosen_labels()}
     longest = max(len(model.token_rows([text], chat)[0]) for chat, text in texts)
     need = longest + settings.max_new_tokens

@@ -16,7 +16,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from steerlab.batch import plan_batches
 from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
-from steerlab.loading import DTYPES, weights_digest
+from steerlab.loading import DTYPES
+from steerlab.weights import known_revision
 
 # How a model is told its languages: a source token and a forced first token (NLLB), a tag before the text (MADLAD), or not at all.
 Style = Literal["forced", "tag", "none"]
@@ -215,7 +216,7 @@ def wrap_translator(
     """A translator around a model you already hold."""
     hf.eval()
     style, codes = _codes(tokenizer)
-    known = revision or getattr(hf.config, "_commit_hash", None) or weights_digest(hf)
+    known = revision or known_revision(hf)
     return Translator(name or str(hf.config.name_or_path), str(known), hf, tokenizer, style, codes)
 
 

@@ -13,8 +13,9 @@ from torch import nn
 from steerlab import loading
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
-from steerlab.loading import load, weights_digest, wrap
+from steerlab.loading import load, wrap
 from steerlab.types import Site
+from steerlab.weights import weights_digest
 from tests.tiny import FAMILIES, hf_model, tiny, tokenizer
 
 

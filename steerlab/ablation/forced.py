@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate, bootstrap
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention, Plan
-from steerlab.types import WRITING, Site
+from steerlab.types import WRITING
 
 _LOGITS = 1 << 25  # logits held at a time, which bounds the memory with a large vocabulary
 
@@ -90,11 +90,7 @@ def steered_logits(model: TracedModel, batch: Batch, plan: Plan) -> Float[Tensor
     batch = batch.to(model.device)
     compiled = model.compile(plan)
     context = TokenContext(batch.relative, batch.input_ids, batch.real)
-
-    def edit(site: Site) -> Callable[[Tensor], Tensor]:
-        return lambda h: compiled.edit(site, h, context)
-
-    logits = model.forward(batch, edit={site: edit(site) for site in compiled.sites}, logits=True).logits
+    logits = model.forward(batch, edit=compiled.edits(context), logits=True).logits
     assert logits is not None
     return logits
 

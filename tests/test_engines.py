@@ -1,0 +1,124 @@
+"""One contract over every engine that can start here, and what each refuses before work starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steerlab.errors import SteerlabError
+from steerlab.loading import load
+from tests.command import save_model
+from tests.engine_contract import compare, observe
+from tests.walls import ROOT
+
+FAMILIES = ("llama", "gemma2")
+# What each engine refuses of what the local one does, by words of its sentence.
+LIMITS = {
+    "tp": {},
+    "ndif": {"sampled": "most likely token only", "token positions": "by their ids", "pick": "samples by itself"},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models on disk, which any process can load."""
+    return {family: save_model(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def local(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """What the local engine answers."""
+    return {family: observe(load(str(folder), device="cpu")) for family, folder in folders.items()}
+
+
+def asked(*words: str) -> None:
+    """Run Python in a process of its own, one thread, no network."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def answers(folder: Path, engine: str, rank: int = 0) -> dict[str, Any]:
+    """What an engine left in the folder; its limits are those listed, and no others."""
+    found = json.loads((folder / f"{engine}-{rank}.json").read_text(encoding="utf-8"))
+    refused = {name: sentence for name, sentence in found["limits"].items() if sentence}
+    assert refused.keys() == LIMITS[engine].keys(), refused
+    for name, words in LIMITS[engine].items():
+        assert re.search(words, refused[name]), refused[name]
+    return found
+
+
+def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(SteerlabError, match="'warp' is not known: give one of 'local'.*'tp'.*'ndif'"):
+        load(engine="warp")
+
+
+def test_the_contract_tells_steered_from_unsteered(local: dict[str, dict[str, Any]]) -> None:
+    """Every kind of row writes something of its own, so that an engine that does nothing cannot pass."""
+    for own in local.values():
+        plain = own["sweep"][1::3]  # strength 0
+        steered = [row for i, row in enumerate(own["written"].values()) if row != plain[i % len(plain)]]
+        assert len(steered) >= len(own["written"]) - 3
+        assert own["edited"]["edited"] != own["edited"]["after"]
+        assert not any(own["limits"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tensor_parallel_processes_answer_as_one(
+    family: str, folders: dict[str, Path], local: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.engine_contract")
+    asked(*run, "tp", str(folders[family]), str(tmp_path))
+    first, second = answers(tmp_path, "tp"), answers(tmp_path, "tp", 1)
+    assert first == second
+    compare(first, local[family])
+    assert first["alone"] == local[family]["alone"]
+
+
+@pytest.mark.parametrize(
+    ("options", "because"),
+    [
+        ({}, "this process stands alone: start the program with `torchrun"),
+        ({"device": "cuda:1"}, "take one device each"),
+        ({"adapter": "some/expert"}, "cannot carry an adapter"),
+        ({"device_map": "auto"}, "device_map was given"),
+        ({"processes": "3"}, "cannot be split over 3 processes"),
+    ],
+)
+def test_tensor_parallel_refuses(
+    options: dict[str, Any], because: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = dict(options)
+    processes = given.pop("processes", "2")
+    if options:
+        for name in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(name, "0")
+        monkeypatch.setenv("WORLD_SIZE", processes)
+    if given.get("device") == "cuda:1":
+        monkeypatch.setattr("steerlab.loading._check_device", lambda place: None)
+    with pytest.raises(SteerlabError, match=because):
+        load(str(folders["llama"]), engine="tp", **given)
+
+
+# ---- models that are hosted elsewhere --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_simulated_service_answers_and_is_sent_tensors_and_plain_functions_alone(
+    family: str, folders: dict[str, Path], local: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    asked("-m", "tests.engine_contract", "ndif", str(folders[family]), str(tmp_path))
+    found = answers(tmp_path, "ndif")
+    assert found["foreign"] == []
+    compare(found, local[family])
