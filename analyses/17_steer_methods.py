@@ -1,9 +1,10 @@
 """Contrastive experts and negative prompts beside baselines that are what they say: who writes like people, and who copies?
 
-An expert per task (a LoRA adapter of polyglot-mini, `steerlab expert train --task TASK --out experts/TASK`) writes as many
-texts by every method of `steerlab.baselines`, with one budget of new tokens; each set is held against held-out real texts
-(valid and test splits). The row "real text" is held-out real text against itself. Frontier: diversity against the
-surprise of the base model. Intervals over texts. Comments are offensive and take part only with --allow-offensive; no text is shown.
+An expert per task (a LoRA adapter of polyglot-mini, `steerlab expert train --task TASK --steps 80 --out experts/TASK`)
+writes as many texts by every method of `steerlab.baselines`, with one budget of new tokens; each set is held against
+held-out real texts (valid and test splits). The row "real text" is held-out real text against itself. Frontier: diversity
+against the surprise of the base model. Intervals over texts. Comments are offensive (their expert is trained with
+--offensive) and take part only with --allow-offensive; no text is shown.
 
     python -m analyses.17_steer_methods --data DIR   # about 5 minutes a task on one quiet core; continues where it was stopped
     python -m analyses.17_steer_methods --redraw     # from figures/*.csv, without a model
@@ -14,18 +15,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses._harness import ROOT, NotThere, Result, main
+from analyses._experts import trained
+from analyses._harness import ROOT, Result, main
 from steerlab import data, figures
 from steerlab.baselines import BASELINES
 from steerlab.comparison import REAL, Plan, Subject, compare, subject
-from steerlab.loading import load
 
 NAME, FRONTIER = "steer_methods", "steer_frontier"
 OFFENSIVE = "comments"
@@ -63,7 +63,7 @@ class Config:
     allow_offensive: bool = False
     experts: str = "experts"
     methods: tuple[str, ...] = tuple(BASELINES)
-    texts: int = 100
+    texts: int = 48
     max_new_tokens: int = 60
     seed: int = 0
 
@@ -72,18 +72,21 @@ def compute(config: Config) -> Result:
     """The table of `compare` over all tasks."""
     tables, hashes, revision = [], {}, ""
     for name in (*config.tasks, *((OFFENSIVE,) if config.allow_offensive else ())):
-        folder = Path(config.experts) / name
-        if not (folder / "adapter_config.json").is_file():
-            raise NotThere(
-                f"{folder} holds no expert yet: run steerlab expert train --task {name} --out {folder} first."
-            )
-        model, what = load(adapter=folder), subject(name, allow_offensive=config.allow_offensive)
+        model, what = (
+            trained(config.experts, name, asked_of(name)),
+            subject(name, allow_offensive=config.allow_offensive),
+        )
         plan = Plan(config.texts, config.seed, max_new_tokens=config.max_new_tokens)
         chosen = {method: BASELINES[method] for method in config.methods}
         tables.append(compare(model, what, chosen, plan, folder=ROOT / "runs" / NAME).table)
         hashes |= _hashes(what)
         revision = model.revision
     return Result({NAME: pd.concat(tables, ignore_index=True)}, {"texts": config.texts}, revision, hashes)
+
+
+def asked_of(name: str) -> str:
+    """How the expert of a task is asked for."""
+    return f"--task {name}" + (" --offensive" if name == OFFENSIVE else "")
 
 
 def _hashes(what: Subject) -> dict[str, str]:
