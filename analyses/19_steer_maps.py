@@ -12,6 +12,7 @@ inside a text, and the share of texts that lid.176 calls English. Intervals are 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,8 +37,8 @@ from steerlab.tasks import FINISHES
 NAME, CURVES = "steer_maps", "steer_eta"
 FORMS, HOT = ("published", "balanced"), "temperature alone"
 SHOWN = {
-    "log_perplexity_base": ("surprise of the base (nats a token)", 1),
-    "repetition": ("4-grams repeated in a text (%)", 100),
+    "log_perplexity_base": ("surprise of the base\n(nats a token)", 1),
+    "repetition": ("4-grams repeated\nin a text (%)", 100),
     "in_english": ("texts in English (%)", 100),
     "diversity_2_4": ("diversity 2-4 (%)", 100),
 }
@@ -124,7 +125,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
     """The maps of both forms, and fluency and diversity against eta for every task."""
     maps, curves = result.tables[NAME], result.tables[CURVES]
     task = result.facts["mapped"]
-    title = f"{task}. {guidance_sweep.finding(maps)}"
+    title = textwrap.fill(f"{task}. {guidance_sweep.finding(maps)}", 88)
     return {NAME: guidance_sweep.draw(maps, title=title), CURVES: _drawn(curves, result.facts["gamma"])}
 
 
