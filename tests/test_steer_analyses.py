@@ -81,7 +81,12 @@ def judged() -> pd.DataFrame:
 def test_differences_are_paired_by_seed() -> None:
     every = judged()
     gaps = low._differences(every).query("metric == 'macro_f1'").set_index("what")
-    expected = {"vector, base": 0.2, "random, guided": 0.0, "expert": 0.1, "guidance and vector": 0.3, "all three": 0.4}
+    expected = {
+        "vector on base": 0.2,
+        "random on guided": 0.0,
+        "expert over base": 0.1,
+        "guided, vector over base": 0.4,
+    }
     for what, value in expected.items():
         assert np.allclose(gaps.loc[what, list(BOUNDS)].astype(float), value)  # what the seeds share cancels
     over = low._over(every).query("metric == 'macro_f1'").set_index(["writer", "push"])
