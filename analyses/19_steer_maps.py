@@ -3,7 +3,8 @@
 Maps: every gamma and eta of the authors' grid, in the published and in the balanced form, written in mixed batches by an expert (see
 `analyses.17_steer_methods`) with ten negatives a text. Curves: more texts at one gamma, beside two controls. "Temperature alone" is the
 expert and its base without negatives at the temperature 1 / (1 - eta), which is what eta does in the published form where the
-negatives say what the prompt says. "Real text" is held-out text. Fluency is the surprise of the base model, 4-grams repeated
+negatives say what the prompt says. "Balanced, no mask" has the balanced weights over all tokens; both are also written at etas beyond
+the grid (in the table). "Real text" is held-out text. Fluency is the surprise of the base model, 4-grams repeated
 inside a text, and the share of texts that lid.176 calls English. Intervals are over texts.
 
     python -m analyses.19_steer_maps --data DIR   # about 15 minutes on one core; continues where it was stopped
@@ -35,7 +36,9 @@ from steerlab.synthesis import Written, synthesize
 from steerlab.tasks import FINISHES
 
 NAME, CURVES = "steer_maps", "steer_eta"
-FORMS, HOT = ("published", "balanced"), "temperature alone"
+FORMS, OPEN, HOT = ("published", "balanced"), "balanced, no mask", "temperature alone"
+BEYOND = (2.0, 4.0)
+MAPPED = ("diversity_2_4", "ngrams_3_ratio", "log_perplexity_base")
 SHOWN = {
     "log_perplexity_base": ("surprise of the base\n(nats a token)", 1),
     "repetition": ("4-grams repeated\nin a text (%)", 100),
@@ -50,7 +53,7 @@ HIGH = 0.8  # from where on the published form is said to collapse
 class Config:
     """`map_texts` in every cell of the maps, which are of the task `mapped`; `texts` at every eta of the curves, at this `gamma`."""
 
-    tasks: tuple[str, ...] = ("hypotheses",)
+    tasks: tuple[str, ...] = ("hypotheses", "commonsense")
     mapped: str = "hypotheses"
     experts: str = "experts"
     map_texts: int = 8
@@ -113,6 +116,10 @@ def _curves(config: Config, model: TracedModel, what: Subject, like: Cell, setti
     written = write("curve", list(cells.values()), settings)
     for (form, _, eta), cell in cells.items():
         add(form, eta, cell, *written.texts(cell))
+    more = _more(config, like)
+    written = write("more", list(more.values()), settings)
+    for (form, eta), cell in more.items():
+        add(form, eta, cell, *written.texts(cell))
     for eta in (eta for eta in AUTHORS if eta < 1):
         cell = replace(like, condition=HOT, guidance=Guidance(Guide(config.gamma, 0.0), real=what.train))
         hot = replace(settings, temperature=1 / (1 - eta))
@@ -122,12 +129,24 @@ def _curves(config: Config, model: TracedModel, what: Subject, like: Cell, setti
     return rows
 
 
+def _more(config: Config, like: Cell) -> dict[tuple[str, float], Cell]:
+    """The balanced form without its mask at every eta, and both beyond the grid."""
+    found = {}
+    for form, alpha, etas in ((FORMS[1], None, BEYOND), (OPEN, 0.0, (*AUTHORS, *BEYOND))):
+        for eta in etas:
+            guide = Guide(config.gamma, eta, "balanced", alpha)
+            assert like.guidance is not None
+            guidance = replace(like.guidance, guide=guide)
+            found[form, eta] = replace(like, condition=f"{form} eta={eta:g}", guidance=guidance)
+    return found
+
+
 def draw(result: Result) -> Mapping[str, Figure]:
     """The maps of both forms, and fluency and diversity against eta for every task."""
     maps, curves = result.tables[NAME], result.tables[CURVES]
     task = result.facts["mapped"]
     title = textwrap.fill(f"{task}. {guidance_sweep.finding(maps)}", 88)
-    return {NAME: guidance_sweep.draw(maps, title=title), CURVES: _drawn(curves, result.facts["gamma"])}
+    return {NAME: guidance_sweep.draw(maps, MAPPED, title), CURVES: _drawn(curves, result.facts["gamma"])}
 
 
 def _drawn(table: Any, gamma: float) -> Figure:
@@ -138,14 +157,14 @@ def _drawn(table: Any, gamma: float) -> Figure:
             axes = panels[4 * k + place]
             own = pick(table, metric, task=task).copy()
             own[["value", "low", "high"]] *= scale
-            figures.lines(axes, own, x="eta", series="form", series_order=(*FORMS, HOT))
+            figures.lines(axes, own[own["eta"] <= 1], x="eta", series="form", series_order=(*FORMS, HOT, OPEN))
             (real,) = own[own["form"] == REAL].itertuples()
             axes.axhline(real.value, color="black", ls="--", lw=1.2, label=REAL)
             axes.axhspan(real.low, real.high, color="grey", alpha=0.15, lw=0)
             axes.set(xlabel="eta (weight of the negatives)", ylabel=label)
             axes.set_title(_told(own, task), fontsize=8.5)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, title=f"gamma {gamma:g}")
+    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, title=f"gamma {gamma:g}")
     return figure
 
 
@@ -154,9 +173,9 @@ def _told(own: Any, task: str) -> str:
     at = own[own["eta"] == HIGH].set_index("form")["value"]
     real = float(own[own["form"] == REAL]["value"].iloc[0])
     digits = 1 if own["value"].max() < 20 else 0
-    short = {"published": "published", "balanced": "balanced", HOT: "temperature"}
+    short = {"published": "published", "balanced": "balanced", OPEN: "no mask", HOT: "temperature"}
     numbers = ", ".join(f"{word} {at[form]:.{digits}f}" for form, word in short.items() if form in at.index)
-    return f"{task}, eta {HIGH:g}:\n{numbers}, real {real:.{digits}f}"
+    return textwrap.fill(f"{task}, eta {HIGH:g}: {numbers}, real {real:.{digits}f}", 46)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def curves() -> pd.DataFrame:
     for task in ("hypotheses", "commonsense"):
         for metric in maps.SHOWN:
             rows += [{"task": task, "form": REAL, "eta": 0.0, "metric": metric, **around(0.3)}]
-            for form in (*maps.FORMS, maps.HOT):
-                for eta in AUTHORS:
+            for form in (*maps.FORMS, maps.OPEN, maps.HOT):
+                for eta in (*AUTHORS, *maps.BEYOND):
                     if form != maps.HOT or eta < 1:
                         rises = eta if form == "published" else 0.0
                         rows.append({"task": task, "form": form, "eta": eta, "metric": metric, **around(0.2 + rises)})
@@ -55,9 +55,10 @@ def test_the_curves_are_told_from_the_table() -> None:
     panels = drawn[maps.CURVES].axes
     assert len(panels) == 2 * len(maps.SHOWN)
     assert panels[0].get_title(loc="left") == (
-        "hypotheses, eta 0.8:\npublished 1.0, balanced 0.2, temperature 0.2, real 0.3"
+        "hypotheses, eta 0.8: published 1.0, balanced\n0.2, no mask 0.2, temperature 0.2, real 0.3"
     )
-    assert "published 100, balanced 20" in panels[2].get_title(loc="left")  # in per cent
+    assert "published 100, balanced 20" in panels[2].get_title(loc="left").replace("\n", " ")  # in per cent
+    assert max(line.get_xdata().max() for line in panels[0].lines if len(line.get_xdata()) > 2) == 1
 
 
 @pytest.mark.parametrize("script", [maps, low], ids=lambda s: s.NAME)
