@@ -29,6 +29,7 @@ from steerlab.comparison import REAL, Plan, Subject, compare, subject
 
 NAME, FRONTIER = "steer_methods", "steer_frontier"
 OFFENSIVE = "comments"
+AXES = {"surprise": "surprise_base", "diversity": "diversity_2_4_ratio"}
 SHORT = {
     REAL: "real text",
     "greedy": "greedy",
@@ -69,7 +70,7 @@ class Config:
 
 
 def compute(config: Config) -> Result:
-    """The table of `compare` over all tasks."""
+    """The table of `compare` over all tasks, and the frontier in it."""
     tables, hashes, revision = [], {}, ""
     for name in (*config.tasks, *((OFFENSIVE,) if config.allow_offensive else ())):
         model, what = (
@@ -81,7 +82,23 @@ def compute(config: Config) -> Result:
         tables.append(compare(model, what, chosen, plan, folder=ROOT / "runs" / NAME).table)
         hashes |= _hashes(what)
         revision = model.revision
-    return Result({NAME: pd.concat(tables, ignore_index=True)}, {"texts": config.texts}, revision, hashes)
+    table = pd.concat(tables, ignore_index=True)
+    return Result({NAME: table, FRONTIER: frontier(table)}, {"texts": config.texts}, revision, hashes)
+
+
+def frontier(table: Any) -> pd.DataFrame:
+    """Surprise and diversity of every method, and whether it is on the frontier: no other is both more diverse and less surprising."""
+    parts = []
+    for task, own in table.groupby("task", sort=False):
+        sides = {
+            side: own[own["metric"] == metric].set_index("method")[["value", "low", "high"]].add_prefix(f"{side}_")
+            for side, metric in AXES.items()
+        }
+        both: Any = sides["surprise"].join(sides["diversity"], how="outer")
+        rivals = both.drop(REAL, errors="ignore")
+        best = _undominated(rivals["surprise_value"], rivals["diversity_value"])
+        parts.append(both.assign(on_frontier=both.index.isin(best)).reset_index().assign(task=task))
+    return pd.concat(parts, ignore_index=True)
 
 
 def asked_of(name: str) -> str:
@@ -98,7 +115,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
     table: Any = result.tables[NAME]
     methods = [name for name in SHORT if name in set(table["method"])]
     tasks = list(dict.fromkeys(table["task"]))
-    return {NAME: _methods(table, methods, tasks), FRONTIER: _frontier(table, methods, tasks)}
+    return {NAME: _methods(table, methods, tasks), FRONTIER: _frontier(result.tables[FRONTIER], methods, tasks)}
 
 
 def _methods(table: Any, methods: list[str], tasks: list[str]) -> Figure:
@@ -130,25 +147,22 @@ def _nearest(table: Any, measure: str, methods: list[str]) -> str:
 
 def _frontier(table: Any, methods: list[str], tasks: list[str]) -> Figure:
     """Diversity against surprise; a method is on the frontier where no other is both more diverse and less surprising."""
-    figure, panels = figures.new(columns=len(tasks), height=4.4)
+    figure, panels = figures.new(columns=len(tasks), height=4.6)
     for axes, task in zip(panels, tasks, strict=True):
-        own = table[table["task"] == task]
-        x, y = (
-            own[own["metric"] == m].set_index("method").reindex(methods)
-            for m in ("surprise_base", "diversity_2_4_ratio")
-        )
+        own = table[table["task"] == task].set_index("method").reindex(methods)
+        x, y = (own.filter(like=side).rename(columns=lambda name: name.split("_")[1]) for side in AXES)
         for i, name in enumerate(methods):
-            kind = _kind(name)
             _bars(axes, x["value"].iloc[[i]].to_numpy(float), y["value"].iloc[[i]].to_numpy(float),
-                  x=x.iloc[[i]], y_bounds=y.iloc[[i]], colour=kind, label=f"{i} {SHORT[name]}")  # fmt: skip
+                  x=x.iloc[[i]], y_bounds=y.iloc[[i]], colour=_kind(name), label=f"{i} {SHORT[name]}")  # fmt: skip
             axes.annotate(
                 str(i), (x["value"].iloc[i], y["value"].iloc[i]), xytext=(4, 3), textcoords="offset points", fontsize=8
             )
-        best = _undominated(x["value"].drop(REAL, errors="ignore"), y["value"].drop(REAL, errors="ignore"))
+        best = [name for name in methods if own["on_frontier"][name]]
         guided = sum(_kind(name) == 2 for name in best)
         told = f"{task}: {len(best)} of {len(methods) - 1} methods on the frontier, {guided} of them guided"
         axes.set_title(textwrap.fill(told, 72 // len(tasks)))
-        axes.set(xlabel="surprise of the base (nats a token)", ylabel="diversity / real text's of the same length")
+        axes.set_xlabel("surprise of the base\n(nats a token)")
+    panels[0].set_ylabel("diversity / real text's of the same length")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     return figure
