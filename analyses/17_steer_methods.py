@@ -50,7 +50,7 @@ MEASURES = {
     "diversity_2_4_ratio": "diversity / real text's",
     "mauve_smoothed": "MAUVE, smoothed",
     "auroc_logistic_letters": "adversary's AUROC, letters",
-    "auroc_boosting_meaning": "adversary's AUROC, embeddings",
+    "auroc_logistic_meaning": "adversary's AUROC, embeddings",
     "copied_nearly": "copied from training texts (share)",
     "surprise_base": "surprise of the base (nats a token)",
 }
@@ -140,6 +140,8 @@ def _nearest(table: Any, measure: str, methods: list[str]) -> str:
     if REAL not in own.index or len(own) < 2:
         return "no real text to compare with"
     away = (own.drop(REAL) - own.loc[REAL]).abs().mean(axis=1)
+    if away.max() == away.min():
+        return f"All as real text ({own.loc[REAL].mean():.2f})"
     best = away.idxmin()
     told = f"Nearest to real text ({own.loc[REAL].mean():.2f}): {SHORT[best]} ({own.loc[best].mean():.2f})"
     return textwrap.fill(told, 32)
@@ -160,7 +162,7 @@ def _frontier(table: Any, methods: list[str], tasks: list[str]) -> Figure:
         best = [name for name in methods if own["on_frontier"][name]]
         guided = sum(_kind(name) == 2 for name in best)
         told = f"{task}: {len(best)} of {len(methods) - 1} methods on the frontier, {guided} of them guided"
-        axes.set_title(textwrap.fill(told, 72 // len(tasks)))
+        axes.set_title(textwrap.fill(told, 70 // len(tasks)), fontsize=9)
         axes.set_xlabel("surprise of the base\n(nats a token)")
     panels[0].set_ylabel("diversity / real text's of the same length")
     handles, names = panels[0].get_legend_handles_labels()
