@@ -238,7 +238,8 @@ def _gaps(gaps: Any, name: str) -> Figure:
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(y, names if place % 2 == 0 else [])
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"gain in {label.format(name=name)}")
-        axes.set_title(_sure(own))
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_title(_sure(own), fontsize=9)
     return figure
 
 
@@ -246,7 +247,7 @@ def _sure(own: Any) -> str:
     """Which differences have an interval that does not hold zero."""
     sure: Sequence[str] = [str(what) for what, row in own.iterrows() if row["low"] > 0 or row["high"] < 0]
     told = f"{len(sure)} of {len(own)} intervals leave out zero"
-    return textwrap.fill(f"{told}: {', '.join(sure)}" if 0 < len(sure) < 4 else told, 38)
+    return textwrap.fill(f"{told}: {', '.join(sure)}" if 0 < len(sure) < 3 else told, 28)
 
 
 if __name__ == "__main__":
