@@ -162,7 +162,7 @@ def _drawn(table: Any, gamma: float) -> Figure:
             axes.axhline(real.value, color="black", ls="--", lw=1.2, label=REAL)
             axes.axhspan(real.low, real.high, color="grey", alpha=0.15, lw=0)
             axes.set(xlabel="eta (weight of the negatives)", ylabel=label)
-            axes.set_title(_told(own, task), fontsize=8.5)
+            axes.set_title(_told(own, task), fontsize=8)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, title=f"gamma {gamma:g}")
     return figure
@@ -175,7 +175,7 @@ def _told(own: Any, task: str) -> str:
     digits = 1 if own["value"].max() < 20 else 0
     short = {"published": "published", "balanced": "balanced", OPEN: "no mask", HOT: "temperature"}
     numbers = ", ".join(f"{word} {at[form]:.{digits}f}" for form, word in short.items() if form in at.index)
-    return textwrap.fill(f"{task}, eta {HIGH:g}: {numbers}, real {real:.{digits}f}", 46)
+    return textwrap.fill(f"{task}, eta {HIGH:g}: {numbers}, real {real:.{digits}f}", 36)
 
 
 if __name__ == "__main__":

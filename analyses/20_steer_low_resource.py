@@ -238,7 +238,7 @@ def _gaps(gaps: Any, name: str) -> Figure:
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(y, names if place % 2 == 0 else [])
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"gain in {label.format(name=name)}")
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_title(_sure(own), fontsize=9)
     return figure
 

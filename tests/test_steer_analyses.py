@@ -54,8 +54,8 @@ def test_the_curves_are_told_from_the_table() -> None:
     assert set(drawn) == {maps.NAME, maps.CURVES}
     panels = drawn[maps.CURVES].axes
     assert len(panels) == 2 * len(maps.SHOWN)
-    assert panels[0].get_title(loc="left") == (
-        "hypotheses, eta 0.8: published 1.0, balanced\n0.2, no mask 0.2, temperature 0.2, real 0.3"
+    assert panels[0].get_title(loc="left").replace("\n", " ") == (
+        "hypotheses, eta 0.8: published 1.0, balanced 0.2, no mask 0.2, temperature 0.2, real 0.3"
     )
     assert "published 100, balanced 20" in panels[2].get_title(loc="left").replace("\n", " ")  # in per cent
     assert max(line.get_xdata().max() for line in panels[0].lines if len(line.get_xdata()) > 2) == 1
@@ -97,4 +97,4 @@ def test_differences_are_paired_by_seed() -> None:
                             {"name": "Javanese", "human": human}))  # fmt: skip
     first = drawn[low.NAME].axes[3].get_title(loc="left")
     assert first == "Expert 0.41, guided 0.51,\nguided with vector 0.71"
-    assert "7 of 10" in drawn[low.DIFFERENCES].axes[0].get_title(loc="left")
+    assert "7 of 10 intervals" in drawn[low.DIFFERENCES].axes[0].get_title(loc="left")
