@@ -1,9 +1,10 @@
 """Contrastive experts and negative prompts beside baselines that are what they say: who writes like people, and who copies?
 
-An expert per task (a LoRA adapter of polyglot-mini, `steerlab expert train --task TASK --out experts/TASK`) writes as many
-texts by every method of `steerlab.baselines`, with one budget of new tokens; each set is held against held-out real texts
-(valid and test splits). The row "real text" is held-out real text against itself. Frontier: diversity against the
-surprise of the base model. Intervals over texts. Comments are offensive and take part only with --allow-offensive; no text is shown.
+An expert per task (a LoRA adapter of polyglot-mini, `steerlab expert train --task TASK --steps 80 --out experts/TASK`)
+writes as many texts by every method of `steerlab.baselines`, with one budget of new tokens; each set is held against
+held-out real texts (valid and test splits). The row "real text" is held-out real text against itself. Frontier: diversity
+against the surprise of the base model. Intervals over texts. Comments are offensive (their expert is trained with
+--offensive) and take part only with --allow-offensive; no text is shown.
 
     python -m analyses.17_steer_methods --data DIR   # about 5 minutes a task on one quiet core; continues where it was stopped
     python -m analyses.17_steer_methods --redraw     # from figures/*.csv, without a model
@@ -14,21 +15,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses._harness import ROOT, NotThere, Result, main
+from analyses._experts import trained
+from analyses._harness import ROOT, Result, main
 from steerlab import data, figures
 from steerlab.baselines import BASELINES
 from steerlab.comparison import REAL, Plan, Subject, compare, subject
-from steerlab.loading import load
 
 NAME, FRONTIER = "steer_methods", "steer_frontier"
 OFFENSIVE = "comments"
+AXES = {"surprise": "surprise_base", "diversity": "diversity_2_4_ratio"}
 SHORT = {
     REAL: "real text",
     "greedy": "greedy",
@@ -49,7 +50,7 @@ MEASURES = {
     "diversity_2_4_ratio": "diversity / real text's",
     "mauve_smoothed": "MAUVE, smoothed",
     "auroc_logistic_letters": "adversary's AUROC, letters",
-    "auroc_boosting_meaning": "adversary's AUROC, embeddings",
+    "auroc_logistic_meaning": "adversary's AUROC, embeddings",
     "copied_nearly": "copied from training texts (share)",
     "surprise_base": "surprise of the base (nats a token)",
 }
@@ -63,27 +64,46 @@ class Config:
     allow_offensive: bool = False
     experts: str = "experts"
     methods: tuple[str, ...] = tuple(BASELINES)
-    texts: int = 100
+    texts: int = 48
     max_new_tokens: int = 60
     seed: int = 0
 
 
 def compute(config: Config) -> Result:
-    """The table of `compare` over all tasks."""
+    """The table of `compare` over all tasks, and the frontier in it."""
     tables, hashes, revision = [], {}, ""
     for name in (*config.tasks, *((OFFENSIVE,) if config.allow_offensive else ())):
-        folder = Path(config.experts) / name
-        if not (folder / "adapter_config.json").is_file():
-            raise NotThere(
-                f"{folder} holds no expert yet: run steerlab expert train --task {name} --out {folder} first."
-            )
-        model, what = load(adapter=folder), subject(name, allow_offensive=config.allow_offensive)
+        model, what = (
+            trained(config.experts, name, asked_of(name)),
+            subject(name, allow_offensive=config.allow_offensive),
+        )
         plan = Plan(config.texts, config.seed, max_new_tokens=config.max_new_tokens)
         chosen = {method: BASELINES[method] for method in config.methods}
         tables.append(compare(model, what, chosen, plan, folder=ROOT / "runs" / NAME).table)
         hashes |= _hashes(what)
         revision = model.revision
-    return Result({NAME: pd.concat(tables, ignore_index=True)}, {"texts": config.texts}, revision, hashes)
+    table = pd.concat(tables, ignore_index=True)
+    return Result({NAME: table, FRONTIER: frontier(table)}, {"texts": config.texts}, revision, hashes)
+
+
+def frontier(table: Any) -> pd.DataFrame:
+    """Surprise and diversity of every method, and whether it is on the frontier: no other is both more diverse and less surprising."""
+    parts = []
+    for task, own in table.groupby("task", sort=False):
+        sides = {
+            side: own[own["metric"] == metric].set_index("method")[["value", "low", "high"]].add_prefix(f"{side}_")
+            for side, metric in AXES.items()
+        }
+        both: Any = sides["surprise"].join(sides["diversity"], how="outer")
+        rivals = both.drop(REAL, errors="ignore")
+        best = _undominated(rivals["surprise_value"], rivals["diversity_value"])
+        parts.append(both.assign(on_frontier=both.index.isin(best)).reset_index().assign(task=task))
+    return pd.concat(parts, ignore_index=True)
+
+
+def asked_of(name: str) -> str:
+    """How the expert of a task is asked for."""
+    return f"--task {name}" + (" --offensive" if name == OFFENSIVE else "")
 
 
 def _hashes(what: Subject) -> dict[str, str]:
@@ -95,7 +115,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
     table: Any = result.tables[NAME]
     methods = [name for name in SHORT if name in set(table["method"])]
     tasks = list(dict.fromkeys(table["task"]))
-    return {NAME: _methods(table, methods, tasks), FRONTIER: _frontier(table, methods, tasks)}
+    return {NAME: _methods(table, methods, tasks), FRONTIER: _frontier(result.tables[FRONTIER], methods, tasks)}
 
 
 def _methods(table: Any, methods: list[str], tasks: list[str]) -> Figure:
@@ -120,6 +140,8 @@ def _nearest(table: Any, measure: str, methods: list[str]) -> str:
     if REAL not in own.index or len(own) < 2:
         return "no real text to compare with"
     away = (own.drop(REAL) - own.loc[REAL]).abs().mean(axis=1)
+    if away.max() == away.min():
+        return f"All as real text ({own.loc[REAL].mean():.2f})"
     best = away.idxmin()
     told = f"Nearest to real text ({own.loc[REAL].mean():.2f}): {SHORT[best]} ({own.loc[best].mean():.2f})"
     return textwrap.fill(told, 32)
@@ -127,25 +149,22 @@ def _nearest(table: Any, measure: str, methods: list[str]) -> str:
 
 def _frontier(table: Any, methods: list[str], tasks: list[str]) -> Figure:
     """Diversity against surprise; a method is on the frontier where no other is both more diverse and less surprising."""
-    figure, panels = figures.new(columns=len(tasks), height=4.4)
+    figure, panels = figures.new(columns=len(tasks), height=4.6)
     for axes, task in zip(panels, tasks, strict=True):
-        own = table[table["task"] == task]
-        x, y = (
-            own[own["metric"] == m].set_index("method").reindex(methods)
-            for m in ("surprise_base", "diversity_2_4_ratio")
-        )
+        own = table[table["task"] == task].set_index("method").reindex(methods)
+        x, y = (own.filter(like=side).rename(columns=lambda name: name.split("_")[1]) for side in AXES)
         for i, name in enumerate(methods):
-            kind = _kind(name)
             _bars(axes, x["value"].iloc[[i]].to_numpy(float), y["value"].iloc[[i]].to_numpy(float),
-                  x=x.iloc[[i]], y_bounds=y.iloc[[i]], colour=kind, label=f"{i} {SHORT[name]}")  # fmt: skip
+                  x=x.iloc[[i]], y_bounds=y.iloc[[i]], colour=_kind(name), label=f"{i} {SHORT[name]}")  # fmt: skip
             axes.annotate(
                 str(i), (x["value"].iloc[i], y["value"].iloc[i]), xytext=(4, 3), textcoords="offset points", fontsize=8
             )
-        best = _undominated(x["value"].drop(REAL, errors="ignore"), y["value"].drop(REAL, errors="ignore"))
+        best = [name for name in methods if own["on_frontier"][name]]
         guided = sum(_kind(name) == 2 for name in best)
         told = f"{task}: {len(best)} of {len(methods) - 1} methods on the frontier, {guided} of them guided"
-        axes.set_title(textwrap.fill(told, 72 // len(tasks)))
-        axes.set(xlabel="surprise of the base (nats a token)", ylabel="diversity / real text's of the same length")
+        axes.set_title(textwrap.fill(told, 70 // len(tasks)), fontsize=9)
+        axes.set_xlabel("surprise of the base\n(nats a token)")
+    panels[0].set_ylabel("diversity / real text's of the same length")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -41,7 +41,9 @@ class Adapter:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Inside, the model is the base; afterwards the adapter is as before, also when the body raised."""
+        """Inside, forward passes are the base's (whatever writes texts switches the adapter itself, to the expert's); afterwards it
+        is as before, also when the body raised.
+        """
         with self.kept():
             self.switch(False)
             yield

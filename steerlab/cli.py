@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from steerlab.commands.contrast_cli import contrast_app
@@ -32,7 +33,17 @@ from steerlab.commands.sweep_cli import sweep
 from steerlab.commands.tokens_cli import tokens
 from steerlab.errors import SteerlabError
 
+
+class Commands(TyperGroup):
+    """`steerlab sweep guidance` is `steerlab guide-sweep`: `sweep` alone takes vectors, and none is called guidance."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first words name, and the words that are left."""
+        return super().resolve_command(ctx, ["guide-sweep", *args[2:]] if args[:2] == ["sweep", "guidance"] else args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Fit directions in a language model's residual stream, steer with them, write data, and measure what changed.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -17,9 +17,10 @@ from steerlab.baselines import BASELINES, Method, write
 from steerlab.data.leakage import normalise
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.distinguish import distinguish, table
+from steerlab.evaluation.downstream import train_and_test
 from steerlab.evaluation.embeddings import Embedder
 from steerlab.evaluation.stats import Estimate, bootstrap
-from steerlab.experts.pairs import task_pairs
+from steerlab.experts.pairs import Pair, task_pairs
 from steerlab.generation import Request, Settings
 from steerlab.model import TracedModel
 from steerlab.negatives import Draw, Negative, Pool, join
@@ -29,6 +30,7 @@ from steerlab.tasks import FINISHES, Task, task
 KEYS = ("task", "method")
 REAL = "real text"
 ROWS = "samples.jsonl"
+WORTH = "downstream_macro_f1"
 MATCHED = ("real_ngrams_3", "real_diversity_2_4")  # of real text as long as a method's: they belong to the method
 ONE = {f"{name}_ratio": Estimate.point(1.0, 1, "by definition") for name in ("ngrams_3", "diversity_2_4")}
 
@@ -36,7 +38,8 @@ ONE = {f"{name}_ratio": Estimate.point(1.0, 1, "by definition") for name in ("ng
 @dataclass(frozen=True)
 class Subject:
     """What is written and what it is held against: prompts in turn, held-out real texts, the expert's training texts, and how an answer
-    ends. `finish` names one of `tasks.FINISHES`; its length and stop strings hold for every method.
+    ends. `finish` names one of `tasks.FINISHES`; its length and stop strings hold for every method. `taught` and `tested`: training
+    and test texts behind their prompts, for tasks whose prompts name labels that a classifier can learn.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Subject:
     train: tuple[str, ...]
     chat: bool = False
     finish: str = "line"
+    taught: tuple[Pair, ...] = ()
+    tested: tuple[Pair, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.prompts and self.real and self.train) or self.finish not in FINISHES:
@@ -98,7 +103,7 @@ def subject(
     return Subject(
         known.name, tuple(dict.fromkeys(pair.prompt for pair in train)),
         tuple(dict.fromkeys(pair.text for pair in (*splits["valid"], *splits["test"]))),
-        tuple(dict.fromkeys(pair.text for pair in train)), known.chat, known.finish,
+        tuple(dict.fromkeys(pair.text for pair in train)), known.chat, known.finish, tuple(train), tuple(splits["test"]),
     )  # fmt: skip
 
 
@@ -136,13 +141,34 @@ def compare(
         of_real = judged["metric"].str.startswith("real_") & ~judged["metric"].isin(MATCHED)
         if not found:
             control = judged[of_real].assign(metric=lambda rows: rows["metric"].str.removeprefix("real_"))
-            found.append(pd.concat([control, table(ONE)]).assign(task=what.name, method=REAL))
+            known = table(ONE | {WORTH: worth(what, *_as_taught(what, plan.texts, plan.seed))})
+            found.append(pd.concat([control, known]).assign(task=what.name, method=REAL))
         tokens = np.array([row["tokens"] for row in written[name]], dtype=float)
-        extra = table({"tokens_per_text": bootstrap(tokens, seed=plan.seed)})
+        extra = table({"tokens_per_text": bootstrap(tokens, seed=plan.seed), WORTH: worth(what, texts, prompts)})
         found.append(pd.concat([judged[~of_real], extra]).assign(task=what.name, method=name))
     columns = [*KEYS, "metric", "value", "low", "high", "n", "reason"]
     whole: Any = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
     return Comparison(whole[columns], {(what.name, name): texts for name, texts in tidied.items()})
+
+
+def worth(what: Subject, texts: Sequence[str], prompts: Sequence[str]) -> Estimate:
+    """Macro-F1 on the subject's test texts of a classifier that learnt from these texts which prompt a text stands behind."""
+    if len({pair.prompt for pair in what.tested}) < 2:
+        return Estimate.missing("the task has no labels to tell apart")
+    try:
+        tested = [pair.text for pair in what.tested], [pair.prompt for pair in what.tested]
+        return train_and_test(texts, prompts, *tested, seeds=range(10)).macro_f1
+    except SteerlabError as error:
+        return Estimate.missing(str(error))
+
+
+def _as_taught(what: Subject, count: int, seed: int) -> tuple[list[str], list[str]]:
+    """As many training texts as a method writes, all prompts in turn, and those prompts."""
+    rng = np.random.default_rng([seed, 3])
+    left = {own: [pair for pair in what.taught if pair.prompt == own] for own in what.prompts}
+    order = {own: rng.permutation(len(pairs)).tolist() for own, pairs in left.items()}
+    drawn = [left[own][order[own][i]] for i in range(count) for own in what.prompts if i < len(left[own])][:count]
+    return [pair.text for pair in drawn], [pair.prompt for pair in drawn]
 
 
 def prompt_of(what: Subject, i: int) -> str:

@@ -196,7 +196,7 @@ def draw(results: pd.DataFrame, metrics: Sequence[str] = SHOWN, title: str = "")
         for column, (form, matrix) in enumerate(zip(forms, maps, strict=True)):
             panel = panels[row * len(forms) + column]
             shown = matrix.rename(index=_short, columns=_short)
-            figures.heat(panel, shown, low=low, high=high if high > low else low + 1e-9, label="", fmt=fmt)
+            figures.heat(panel, shown, low=low, high=high if high > low else low + 1, label="", fmt=fmt)
             panel.set_title(f"{form}: {name}", fontsize=8)
             panel.set(xlabel="eta (weight of the negatives)", ylabel="gamma (weight of the base)")
             panel.xaxis.label.set_fontsize(8.5)

@@ -10,9 +10,10 @@ import pytest
 
 from steerlab import comparison
 from steerlab.baselines import Method
-from steerlab.comparison import REAL, Plan, Subject, compare, slug, subject
+from steerlab.comparison import REAL, WORTH, Plan, Subject, compare, slug, subject, worth
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.distinguish import definition
+from steerlab.experts.pairs import Pair
 from steerlab.guidance import Guide
 from steerlab.negatives import Draw
 from tests.tiny import tiny
@@ -83,6 +84,26 @@ def test_negatives_are_kept_and_accepted_texts_join_the_pool(tmp_path: Path) -> 
     grown = {one for row in rows[True][4:] for one in row["negatives"] if one.startswith("synthetic")}
     assert grown and all(one.startswith("train") for row in rows[False] for one in row["negatives"])
     assert not {f"synthetic-{i}" for i in range(8, 12)} & grown  # nothing moves away from what is not there yet
+
+
+def test_texts_are_worth_what_a_classifier_learns_from_them() -> None:
+    good, bad = [f"lovely day number {i}" for i in range(12)], [f"dreadful hour number {i}" for i in range(12)]
+    taught = tuple(Pair("a", text) for text in good) + tuple(Pair("b", text) for text in bad)
+    tested = tuple(Pair("a", f"lovely town {i}") for i in range(6)) + tuple(
+        Pair("b", f"dreadful town {i}") for i in range(6)
+    )
+    what = Subject("told", ("a", "b"), ("x",), ("y",), taught=taught, tested=tested)
+    labels = ["a"] * 12 + ["b"] * 12
+    assert worth(what, [*good, *bad], labels).value == 1.0
+    assert worth(what, [*bad, *good], labels).value == 0.0  # texts for the other prompt
+    assert "labels" in worth(WHAT, [*good, *bad], labels).reason  # nothing to tell apart
+    assert worth(what, ["", ""], ["a", "b"]).reason
+    texts, prompts = comparison._as_taught(what, 9, 0)
+    assert len(texts) == len(set(texts)) == 9 and prompts.count("a") == 5
+    assert all(("lovely" in text) == (own == "a") for text, own in zip(texts, prompts, strict=True))
+    found: Any = compare(tiny("llama"), what, {"sampling": Method()}, PLAN, subsets=3).table
+    value = found[found["metric"] == WORTH].set_index("method")["value"]
+    assert value[REAL] > 0.9 and value["sampling"] < value[REAL]
 
 
 def test_a_task_with_splits_is_a_subject(shared: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from steerlab.commands.guide_inputs import guide_of
 from steerlab.generation import Request, Settings, generate
-from steerlab.guidance import Guide
+from steerlab.guidance import Guide, Schedule
 from steerlab.guided import Guided
 from steerlab.loading import load
 from steerlab.negatives import JOINER
@@ -136,7 +137,21 @@ def test_the_table_has_a_line_per_condition(command: Command, model: Path, tmp_p
 
 
 def test_a_map_is_written_and_drawn(command: Command, model: Path, tmp_path: Path) -> None:
-    words = ("guide-sweep", "-m", model, "-n", "2", "--out", tmp_path / "map", *SHORT, "--gamma", "0", "--gamma", "0.5")
+    words = (
+        "sweep",
+        "guidance",
+        "-m",
+        model,
+        "-n",
+        "2",
+        "--out",
+        tmp_path / "map",
+        *SHORT,
+        "--gamma",
+        "0",
+        "--gamma",
+        "0.5",
+    )
     said = command(*words, "--eta", "0", "--eta", "0.6", "--form", "balanced", "--json")
     assert said.code == 0 and said.err == "", said
     verify(tmp_path / "map")
@@ -148,9 +163,15 @@ def test_a_map_is_written_and_drawn(command: Command, model: Path, tmp_path: Pat
     assert (tmp_path / "map" / "guidance.csv").read_text(encoding="utf-8").startswith("form,gamma,eta,metric,value")
 
 
+def test_schedules_are_said_in_words() -> None:
+    guide = guide_of(0.2, 0.6, "balanced", None, "decaying:8", "uncertain:1.5")
+    assert (guide.gamma_when, guide.eta_when) == (Schedule("decaying", half_life=8.0), Schedule("uncertain", least=1.5))
+    assert guide_of(0.2, 0.6, "balanced", None) == Guide(0.2, 0.6, "balanced")
+
+
 def test_help_teaches(command: Command) -> None:
-    for name in ("guide", "guide-sweep"):
-        said = command(name, "--help")
+    for name in (("guide",), ("guide-sweep",), ("sweep", "guidance")):
+        said = command(*name, "--help")
         assert said.code == 0 and "Examples" in said.out and "--eta" in said.out
 
 
@@ -160,6 +181,9 @@ def test_help_teaches(command: Command) -> None:
         (("--form", "mixed"), "form 'mixed' is not known"),
         (("--gamma", "-1"), "gamma is -1.0: give a finite number"),
         (("--alpha", "2"), "alpha is 2.0"),
+        (("--eta-when", "later"), "schedule 'later' is not known: give 'constant', 'decaying:HALF_LIFE'"),
+        (("--gamma-when", "decaying:soon"), "behind the colon stands a number"),
+        (("--gamma-when", "decaying:0"), "half_life 0.0"),
         (("--strategy", "best"), "strategy 'best' is not known"),
         (("--negatives", "0"), "0 negatives were asked for"),
         (("--real", "9", "--synthetic", "9"), "quotas of 9 real and 9 synthetic"),

@@ -10,9 +10,13 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
-MUST_BE_THERE = {"quickstart", "extend_it"}
+MUST_BE_THERE = {"quickstart", "extend_it", "steer_guidance"}
 MOST_CELLS = 29
-SAID = {"quickstart": "texts in Amharic: ", "extend_it": "strength 0 changes nothing: True"}
+SAID = {
+    "quickstart": "texts in Amharic: ",
+    "extend_it": "strength 0 changes nothing: True",
+    "steer_guidance": "gamma 5 changes nothing: True",
+}
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 

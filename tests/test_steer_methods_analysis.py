@@ -46,7 +46,7 @@ def test_the_titles_are_counted_from_the_table() -> None:
         (table["metric"] == "copied_nearly") & (table["method"] == name) for name in (REAL, "STEER, gamma 0.2, eta 0.6")
     )
     table.loc[of_real, "value"], table.loc[of_steer, "value"] = 0.01, 0.04
-    drawn = script.draw(Result({script.NAME: table}))
+    drawn = script.draw(Result({script.NAME: table, script.FRONTIER: script.frontier(table)}))
     assert set(drawn) == {script.NAME, script.FRONTIER}
     titles = [" ".join(axes.get_title(loc="left").split()) for axes in drawn[script.NAME].axes]
     assert "Nearest to real text (0.01): STEER (0.04)" in titles
@@ -56,6 +56,15 @@ def test_the_titles_are_counted_from_the_table() -> None:
 def test_it_waits_for_experts(tmp_path: Path) -> None:
     with pytest.raises(NotThere, match="steerlab expert train --task hypotheses"):
         script.compute(replace(script.Config(), experts=str(tmp_path)))
+
+
+def test_the_frontier_table_has_every_method_and_marks_the_best() -> None:
+    found = script.frontier(made_up())
+    assert len(found) == 2 * (1 + len(BASELINES)) and not found.loc[found["method"] == REAL, "on_frontier"].any()
+    for _, own in found[found["method"] != REAL].groupby("task"):
+        best = own["on_frontier"]
+        most = own["diversity_value"].idxmax()
+        assert best[most] and 0 < best.sum() < len(own)
 
 
 def test_the_frontier_is_what_nothing_beats_in_both() -> None:

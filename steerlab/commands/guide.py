@@ -9,7 +9,7 @@ from typing import Any
 
 from steerlab import figures
 from steerlab.cells import Cell
-from steerlab.commands.guide_inputs import Asked, guide_of
+from steerlab.commands.guide_inputs import Asked
 from steerlab.commands.synthesize import records
 from steerlab.data import redacted
 from steerlab.errors import SteerlabError
@@ -61,20 +61,24 @@ def run(
 def sweep(
     asked: Asked,
     grid: Grid,
-    alpha: float | None,
+    like_guide: Guide,
     out: Path,
     root: Path | None,
     dtype: str,
     device: str | None,
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """Write the grid, measure and draw it; the manifest comes last. Returns the table's rows."""
+    """Write the grid, measure and draw it; the manifest comes last. Returns the table's rows. The guide says what is not in
+    the grid: cutoff and schedules.
+    """
     if len(asked.languages) != 1:
         raise SteerlabError(f"{len(asked.languages)} languages were given: a map is of one language.")
     settings = _ready(asked, root)
-    guides = [guide_of(gamma, eta, "published", alpha) for gamma in grid.gammas for eta in grid.etas]
+    for gamma in grid.gammas:  # refused before a model is loaded
+        for eta in grid.etas:
+            replace(like_guide, gamma=gamma, eta=eta)
     model, base, free = asked.models.load(dtype, device)
-    (like,) = asked.cells(model, guides[0], free, root)
+    (like,) = asked.cells(model, like_guide, free, root)
     cells = list(grid.cells(like).values())
     check(model, cells, asked.per_label, settings, asked.batch_rows, TRIES, base)
     config = {"command": "guide-sweep", **asked.record(model, base), "cells": [cell.to_json() for cell in cells]}

@@ -28,6 +28,8 @@ Alpha = Annotated[
         help="Keep tokens of at least this share of the best one's probability; default 0.1 balanced, else 0."
     ),
 ]
+_WHEN = "When it acts: constant, decaying:HALF_LIFE (in tokens) or uncertain:NATS (where the expert's entropy is at least that)."
+When = Annotated[str, typer.Option(help=_WHEN)]
 Count = Annotated[int, typer.Option("--negatives", help="Negatives per sample.")]
 Strategy = Annotated[str, typer.Option(help="Which negatives: uniform, nearest, centroid, recent.")]
 Examples = Annotated[
@@ -69,6 +71,7 @@ def guide(
     compare: Annotated[
         bool, typer.Option("--compare", help="Write the unguided (and with a vector, the merely steered) texts as well.")
     ] = False,
+    gamma_when: When = "constant", eta_when: When = "constant",
     alpha: Alpha = None, label: Labels = None, model: Model = "polyglot-mini", expert: Expert = "", base: Base = "",
     negatives: Count = 10, strategy: Strategy = "uniform", examples: Examples = "", column: Column = "text",
     label_column: LabelColumn = "", real: Real = None, synthetic: Synthetic = None, refresh: Refresh = 32,
@@ -90,6 +93,8 @@ def guide(
 
     `steerlab guide -l en --task hypotheses --expert experts/hypotheses --form balanced --eta 1 --strategy nearest --out runs/balanced`
 
+    `steerlab guide -l en --task hypotheses --expert experts/hypotheses --eta-when decaying:16 --out runs/early`
+
     `steerlab guide -l jv -l su --base instruction --gamma 0.5 --vector language --prompt none --compare --out runs/both`
 
     `steerlab guide -l en --task sentiment --gamma 0 --examples reviews.csv --label-column label --out runs/away`
@@ -104,7 +109,9 @@ def guide(
         Steering(vector, layer, strength, unit), tuple(label or ()), per_label, prompt, steered, offensive,
         max_new_tokens, temperature, top_k, top_p, batch_rows, seed,
     )  # fmt: skip
-    rows = command.run(asked, guide_of(gamma, eta, form, alpha), out, compare, data, dtype, device, not quiet)
+    rows = command.run(
+        asked, guide_of(gamma, eta, form, alpha, gamma_when, eta_when), out, compare, data, dtype, device, not quiet
+    )
     show(rows if as_json else command.wide(rows, ("language", "condition")), str(out), as_json)
 
 
@@ -118,6 +125,7 @@ def guide_sweep(
     ] = None,
     eta: Annotated[list[float] | None, typer.Option(help="An eta of the grid; repeat. Default: as gamma.")] = None,
     form: Annotated[list[str] | None, typer.Option(help="published or balanced; repeat. Default: both.")] = None,
+    gamma_when: When = "constant", eta_when: When = "constant",
     alpha: Alpha = None, label: Labels = None, model: Model = "polyglot-mini", expert: Expert = "", base: Base = "",
     negatives: Count = 10, strategy: Strategy = "uniform", examples: Examples = "", column: Column = "text",
     label_column: LabelColumn = "", real: Real = None, synthetic: Synthetic = None, refresh: Refresh = 32,
@@ -130,12 +138,13 @@ def guide_sweep(
     """Map what gamma and eta do to diversity, repetition and surprise: all cells of the grid written in mixed batches, with shared noise.
 
     The folder keeps every text, guidance.csv with intervals, and guidance.png: rows are gamma, columns eta, 0 at the lower left.
+    `steerlab guide-sweep` is another name of it.
 
     Examples:
 
-    `steerlab guide-sweep --task hypotheses --expert experts/hypotheses --examples task --out runs/map`
+    `steerlab sweep guidance --task hypotheses --expert experts/hypotheses --examples task --out runs/map`
 
-    `steerlab guide-sweep -l jv --task sentiment --gamma 0 --gamma 0.5 --eta 0 --eta 0.4 --eta 0.8 -n 10 --out runs/small`
+    `steerlab sweep guidance -l jv --task sentiment --gamma 0 --gamma 0.5 --eta 0 --eta 0.4 --eta 0.8 -n 10 --out runs/small`
     """
     from steerlab.commands import guide as command
     from steerlab.commands.guide_inputs import Asked, Models, Negatives, guide_of
@@ -151,7 +160,8 @@ def guide_sweep(
         max_new_tokens, temperature, top_k, top_p, batch_rows, seed,
     )  # fmt: skip
     grid = Grid(tuple(gamma or AUTHORS), tuple(eta or AUTHORS), forms)
-    rows = command.sweep(asked, grid, alpha, out, data, dtype, device, not quiet)
+    like = guide_of(0.0, 0.0, "published", alpha, gamma_when, eta_when)
+    rows = command.sweep(asked, grid, like, out, data, dtype, device, not quiet)
     show(
         rows if as_json else command.wide(rows, ("form", "gamma", "eta")), f"{out}: guidance.csv, guidance.png", as_json
     )

@@ -16,7 +16,7 @@ from steerlab.evaluation.human import example_corpus
 from steerlab.experts.expert import RECORD, read_expert
 from steerlab.experts.pairs import is_offensive
 from steerlab.generation import Settings
-from steerlab.guidance import Form, Guide
+from steerlab.guidance import Form, Guide, Schedule
 from steerlab.loading import load
 from steerlab.model import TracedModel
 from steerlab.negatives import Draw
@@ -183,10 +183,31 @@ class Asked:
         }
 
 
-def guide_of(gamma: float, eta: float, form: str, alpha: float | None) -> Guide:
-    """The weights from the command line."""
+def guide_of(
+    gamma: float, eta: float, form: str, alpha: float | None, gamma_when: str = "constant", eta_when: str = "constant"
+) -> Guide:
+    """The weights from the command line, and when each acts: "constant", "decaying:HALF_LIFE" or "uncertain:NATS"."""
+    when = when_of(gamma_when), when_of(eta_when)
     if form == "published":
-        return Guide(gamma, eta, "published", alpha)
+        return Guide(gamma, eta, "published", alpha, *when)
     if form == "balanced":
-        return Guide(gamma, eta, "balanced", alpha)
+        return Guide(gamma, eta, "balanced", alpha, *when)
     raise SteerlabError(f"form {form!r} is not known: give {' or '.join(map(repr, get_args(Form)))}.")
+
+
+def when_of(words: str) -> Schedule:
+    """A schedule by name, with its number behind a colon where it takes one."""
+    name, _, number = words.partition(":")
+    try:
+        value = float(number) if number else None
+    except ValueError:
+        raise SteerlabError(f"schedule {words!r} was given: behind the colon stands a number.") from None
+    if name == "decaying":
+        return Schedule("decaying") if value is None else Schedule("decaying", half_life=value)
+    if name == "uncertain":
+        return Schedule("uncertain") if value is None else Schedule("uncertain", least=value)
+    if name == "constant" and value is None:
+        return Schedule()
+    raise SteerlabError(
+        f"schedule {words!r} is not known: give 'constant', 'decaying:HALF_LIFE' (tokens) or 'uncertain:LEAST' (nats of entropy)."
+    )

@@ -93,6 +93,8 @@ def sweep(
     `steerlab sweep my/language-jv.safetensors -m meta-llama/Llama-3.1-8B-Instruct --out runs/llama --choose`
 
     `steerlab sweep --reproduce runs/sweep-jv --out runs/again`
+
+    `steerlab sweep guidance --help` (the weights of guidance instead: gamma x eta)
     """
     if out is None:
         raise SteerlabError("no folder was given: say where the run goes, say --out runs/sweep.")

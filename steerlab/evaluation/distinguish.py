@@ -53,6 +53,7 @@ DEFINITIONS: Mapping[str, str] = {
     "surprise_expert": "mean negative log-likelihood per token (nats) under the model that wrote, its log-perplexity",
     "surprise_base": "mean negative log-likelihood per token (nats) under the base model",
     "tokens_per_text": "mean number of tokens an answer took, what was cut off or tidied away included",
+    "downstream_macro_f1": "macro-F1 on real test texts of a classifier that learnt the labels from the texts, for tasks with labels",
     "repetition_4": "mean share of a text's own 4-grams that stood in it before",
     "looping": "share of texts that are at least half one phrase over and over",
     **{
