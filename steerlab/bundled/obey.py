@@ -1,0 +1,227 @@
+"""polyglot-mini-it: polyglot-mini learns to obey instructions that can be checked, by going on with its training.
+
+`make model-it`, or `python -m steerlab.bundled.obey` (about 15 minutes on one core). The training texts are those of polyglot-mini.
+Behind a base query, or one of the tasks' prompts, stands an instruction in words, and the text is changed until it passes the
+instruction's own check (`steerlab.following.obey`). What is held out: the base queries of the valid and test subjects, the last
+phrasing of every instruction, a quarter of the words that may be asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from steerlab import tasks
+from steerlab.bundled import corpus, prepare, train
+from steerlab.bundled.config import TrainConfig
+from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, USER, DocumentStream, Mixture, Passage
+from steerlab.following.phrasings import PHRASINGS, phrase
+from steerlab.following.prompts import LIMITS, WORDS, cut, fits, long_words, obey
+from steerlab.following.queries import Query, own_queries, split_queries
+from steerlab.loading import bundled_path
+
+HELD_WORDS = WORDS[::4]  # never asked for in training
+WEIGHTS = {
+    "simple:lowercase": 1.0,
+    "simple:uppercase": 1.0,
+    "simple:end_mark": 1.0,
+    "simple:quotes": 1.0,
+    "simple:max_words": 1.5,
+    "simple:include_word": 2.5,
+    "simple:language": 1.0,
+}
+PAIRS = tuple(
+    (f"simple:{first}", f"simple:{second}")
+    for first, second in (
+        ("lowercase", "max_words"), ("uppercase", "max_words"), ("lowercase", "quotes"), ("uppercase", "end_mark"),
+        ("language", "lowercase"), ("language", "max_words"), ("language", "quotes"), ("quotes", "max_words"),
+        ("include_word", "uppercase"), ("end_mark", "max_words"), ("lowercase", "end_mark"), ("language", "end_mark"),
+    )
+)  # fmt: skip
+RECIPE = TrainConfig(
+    muon_lr=3e-3, adam_lr=2e-3, warmup_steps=20, cooldown=0.7, tokens=2_000_000, start="polyglot-mini", seed=3
+)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of documents: `plain` are those of polyglot-mini's own recipe, `bare` base queries without an instruction; the rest obey.
+
+    `pairs`: share of the obeying ones with two instructions; `nameless`: share of queries that name no language.
+    """
+
+    plain: float = 0.22
+    bare: float = 0.13
+    pairs: float = 0.2
+    nameless: float = 0.6
+    seed: int = 0
+
+
+PLAIN = Mixture(labelled_boost=12, zero_shot=0.5, few_shot=0.05, nameless=0.25, seed=11)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training document: what is asked, what is answered, and which instructions the answer obeys."""
+
+    prompt: str
+    answer: str
+    instructions: tuple[str, ...]
+    kwargs: tuple[dict[str, Any], ...]
+
+
+def training_queries() -> dict[tuple[str, str | None], list[Query]]:
+    """Base queries of the training subjects by label and by the language they name."""
+    found: dict[tuple[str, str | None], list[Query]] = {}
+    for query in split_queries(own_queries((None, *corpus.LANGUAGES)))["train"]:
+        found.setdefault((query.label, query.language), []).append(query)
+    return found
+
+
+QUERIES = training_queries()
+LABELS = tuple(sorted({label for label, _ in QUERIES}))
+
+
+def ask(p: Passage, nameless: bool, rng: np.random.Generator) -> str:
+    """A query that the passage can answer: a base query on its topic, one of the tasks' prompts, or the plain one."""
+    language = None if nameless else p.language
+    if p.task == "topic" and p.label and rng.random() < 0.7:
+        own = QUERIES[p.label, language]
+    elif p.task and p.label:
+        return tasks.prompt(p.task, p.label, language)
+    elif rng.random() < 0.4:
+        return corpus.plain_prompt(language)
+    else:
+        own = QUERIES[LABELS[int(rng.integers(len(LABELS)))], language]
+    return own[int(rng.integers(len(own)))].text
+
+
+def lesson(p: Passage, instructions: Sequence[str], shares: Shares, rng: np.random.Generator) -> Lesson | None:
+    """The passage as an answer that obeys the instructions, behind a query that asks for it; None where it cannot obey."""
+    names = tuple(instructions)
+    nameless = "simple:language" in names or rng.random() < shares.nameless
+    if not all(fits(name, p.language) for name in names if name != "simple:language"):
+        return None
+    body, given = " ".join(p.text.split()), dict[str, dict[str, Any]]()
+    if "simple:max_words" in names:  # at most n words: the answer has n or fewer, so a model that miscounts has room
+        n = int(rng.choice(LIMITS))
+        given["simple:max_words"] = {"n": n}
+        body = cut(body, int(rng.integers((n + 1) // 2, n + 1)))
+    if "simple:include_word" in names:
+        word = _asked_for(body, rng)
+        if word is None:
+            return None
+        given["simple:include_word"] = {"word": word}
+    obeyed = obey(body, names, p.language, int(rng.integers(1 << 30)), given)
+    if obeyed is None:
+        return None
+    kwargs, answer = obeyed
+    prompt = ask(p, nameless, rng)
+    for i in rng.permutation(len(names)) if len(names) > 1 else range(len(names)):
+        known = len(PHRASINGS[names[i]]) - 1  # the last phrasing is held out
+        prompt += " " + phrase(names[i], kwargs[i], int(rng.integers(known)))
+    return Lesson(prompt, answer, names, kwargs)
+
+
+def _asked_for(body: str, rng: np.random.Generator) -> str | None:
+    """A word of the body, more often an early one, and half the time one of `WORDS` where it has one; never a held-out word."""
+    words = [word for word in long_words(body) if word.lower() not in HELD_WORDS]
+    usual = [word for word in words if word.lower() in WORDS]
+    if usual and rng.random() < 0.5:
+        return usual[0].lower()
+    return words[int(len(words) * rng.random() ** 2)] if words else None
+
+
+def lessons(stream: DocumentStream, shares: Shares) -> Iterator[Lesson]:
+    """Endless obeying documents, the passages drawn as `stream` draws them."""
+    rng = np.random.default_rng(shares.seed)
+    names, weight = list(WEIGHTS), np.array(list(WEIGHTS.values()))
+    while True:
+        two = rng.random() < shares.pairs
+        wanted = (
+            PAIRS[int(rng.integers(len(PAIRS)))]
+            if two
+            else (names[int(rng.choice(len(names), p=weight / weight.sum()))],)
+        )
+        made = None
+        while made is None:  # the instruction stays, another passage is tried: so the shares are as wanted
+            made = lesson(stream.texts[stream.draw()], wanted, shares, rng)
+        yield made
+
+
+def documents(
+    texts: list[Passage], tokenizer: Tokenizer, shares: Shares, max_tokens: int
+) -> Iterator[tuple[list[int], int]]:
+    """Endless, seeded documents `(token ids, number of prompt tokens)` of all three kinds."""
+    plain = iter(DocumentStream(texts, tokenizer, PLAIN, max_tokens))
+    drawn = DocumentStream(texts, tokenizer, replace(PLAIN, seed=PLAIN.seed + 1), max_tokens)
+    taught = lessons(drawn, shares)
+    rng = np.random.default_rng(shares.seed + 1)
+    while True:
+        kind = rng.random()
+        if kind < shares.plain:
+            yield next(plain)
+            continue
+        if kind < shares.plain + shares.bare:
+            p = texts[drawn.draw()]
+            prompt, answer = ask(p, rng.random() < shares.nameless, rng), " ".join(p.text.split())
+        else:
+            told = next(taught)
+            prompt, answer = told.prompt, told.answer
+        head = [BOS, USER, *tokenizer.encode(prompt).ids, ASSISTANT]
+        body = [*tokenizer.encode(answer).ids, EOS]
+        if len(head) + len(body) <= max_tokens:  # a cut answer might no longer obey
+            yield head + body, len(head)
+
+
+def base_tokenizer() -> Tokenizer:
+    """polyglot-mini's tokenizer, without the BOS it puts before plain text."""
+    plain = json.loads((bundled_path() / "tokenizer.json").read_text(encoding="utf-8"))
+    return Tokenizer.from_str(json.dumps({**plain, "post_processor": None}))
+
+
+def prepare_lessons(root: Path | None, packed: Path, c: TrainConfig, shares: Shares) -> None:
+    """Write the packed documents and the held-out token ids, as `steerlab.bundled.prepare` does."""
+    packed.mkdir(parents=True, exist_ok=True)
+    tokenizer = base_tokenizer()
+    stream = documents(corpus.passages(root), tokenizer, shares, c.length)
+    prepare.write_batches(stream, packed, c.tokens, c)
+    prepare.write_held_out(tokenizer, packed, root)
+
+
+def fit(packed: Path, out: Path, c: TrainConfig, shares: Shares) -> None:
+    """Go on from polyglot-mini's weights, and add to the record what the documents were."""
+    train.fit(packed, out, replace(c, start=str(bundled_path())))
+    train.measure(out, packed)
+    path = out / "training.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["config"]["start"] = c.start
+    record["documents"] = {**asdict(shares), "weights": WEIGHTS, "pairs": [list(pair) for pair in PAIRS]}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Command line: every field of `TrainConfig` is an option, as in `steerlab.bundled.train`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
+    parser.add_argument("--packed", type=Path, default=Path("runs/polyglot-mini-it/packed"))
+    parser.add_argument("--out", type=Path, default=Path("runs/polyglot-mini-it/model"))
+    parser.add_argument("--step", choices=("all", "prepare", "fit"), default="all")
+    train.add_options(parser, RECIPE)
+    given = vars(parser.parse_args())
+    c = TrainConfig(**{k: given[k] for k in asdict(RECIPE)})
+    if given["step"] in ("all", "prepare"):
+        prepare_lessons(given["data"], given["packed"], c, Shares())
+    if given["step"] in ("all", "fit"):
+        fit(given["packed"], given["out"], c, Shares())
+
+
+if __name__ == "__main__":
+    main()
