@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from steerlab.following.prompts import LIMITS, WORDS, cut, fits, long_words, obe
 from steerlab.following.queries import Query, own_queries, split_queries
 from steerlab.loading import bundled_path
 
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HELD_WORDS = WORDS[::4]  # never asked for in training
 WEIGHTS = {
     "simple:lowercase": 1.0,
@@ -197,8 +199,10 @@ def prepare_lessons(root: Path | None, packed: Path, c: TrainConfig, shares: Sha
 
 
 def fit(packed: Path, out: Path, c: TrainConfig, shares: Shares) -> None:
-    """Go on from polyglot-mini's weights, and add to the record what the documents were."""
+    """Go on from polyglot-mini's weights, put its tokenizer beside them, and add to the record what the documents were."""
     train.fit(packed, out, replace(c, start=str(bundled_path())))
+    for name in TOKENIZER:
+        shutil.copyfile(bundled_path() / name, out / name)
     train.measure(out, packed)
     path = out / "training.json"
     record = json.loads(path.read_text(encoding="utf-8"))
