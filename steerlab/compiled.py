@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.errors import SteerlabError
-from steerlab.operators import Operator, apply
+from steerlab.operators import Operator, apply, capped
 from steerlab.types import Positions, Site
 
 
@@ -31,10 +31,11 @@ class Part(NamedTuple):
     v: Tensor
     strength: float
     target: float
+    cap: float | None = None
 
     @property
-    def kind(self) -> tuple[str | Operator, Positions, tuple[float, bool] | None]:
-        return self.operator, self.positions, self.gate
+    def kind(self) -> tuple[str | Operator, Positions, tuple[float, bool] | None, bool]:
+        return self.operator, self.positions, self.gate, self.cap is not None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ class Shift:
         delta = self.delta[index]
         return replace(self, delta=delta) if bool((delta != 0).any()) else None
 
+    def scaled(self, factor: Float[Tensor, "b"]) -> Shift:
+        """The part with what row i adds times `factor[i]`; 0 leaves a row bitwise alone."""
+        times = factor[:, None, None].to(self.delta)
+        return replace(
+            self, delta=torch.where(times == 1, self.delta, torch.where(times == 0, -0.0, self.delta * times))
+        )
+
 
 @dataclass(frozen=True)
 class Act:
@@ -97,6 +105,7 @@ class Act:
     v: Tensor
     strength: Tensor
     target: Tensor
+    cap: Tensor | None = None  # "m 1 1"
 
     def apply(self, h: Tensor, context: TokenContext) -> Tensor:
         """`h` "b s d" with the operator applied to its rows, where positions and gate say."""
@@ -111,6 +120,8 @@ class Act:
         if self.gate is not None:
             strength = torch.where(_open(self.gate, some, self.v), strength, torch.zeros_like(strength))
         changed = apply(self.operator, some, self.v, strength, self.target)
+        if self.cap is not None:
+            changed = capped(some, changed, self.cap)
         return changed if self.whole else h.index_copy(0, self.rows, changed)
 
     def select(self, index: Tensor) -> Act | None:
@@ -125,7 +136,12 @@ class Act:
             v=self.v[old],
             strength=self.strength[old],
             target=self.target[old],
+            cap=None if self.cap is None else self.cap[old],
         )
+
+    def scaled(self, factor: Float[Tensor, "b"]) -> Act:
+        """The part with the strength of batch row i times `factor[i]`."""
+        return replace(self, strength=self.strength * factor[self.rows][:, None, None])
 
 
 @dataclass(frozen=True)
@@ -163,6 +179,10 @@ class CompiledPlan:
         groups = {site: tuple(g for g in some if g is not None) for site, some in kept.items()}
         return CompiledPlan({site: some for site, some in groups.items() if some}, len(index))
 
+    def scaled(self, factor: Float[Tensor, "b"]) -> CompiledPlan:
+        """The plan with the strengths of row i times `factor[i]`: 1 is bitwise this plan, 0 leaves the row alone."""
+        return replace(self, groups={site: tuple(g.scaled(factor) for g in own) for site, own in self.groups.items()})
+
 
 def build(
     rows: Mapping[Site, Sequence[Sequence[Part]]],
@@ -196,7 +216,7 @@ def _merge(parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         if part.strength == 0:
             continue
-        if part.operator == "add" and part.gate is None:
+        if part.operator == "add" and part.gate is None and part.cap is None:
             delta = part.v.double() * part.strength
             if merged and merged[-1].kind == part.kind:
                 delta = merged.pop().v + delta
@@ -208,8 +228,8 @@ def _merge(parts: Sequence[Part]) -> list[Part]:
 def _group(
     members: Mapping[int, Part], n_rows: int, d_model: int, dtype: torch.dtype, device: torch.device
 ) -> Shift | Act:
-    operator, positions, gate = next(iter(members.values())).kind
-    if operator == "add" and gate is None:
+    operator, positions, gate, has_cap = next(iter(members.values())).kind
+    if operator == "add" and gate is None and not has_cap:
         delta = torch.full((n_rows, 1, d_model), -0.0, dtype=dtype)
         for row, part in members.items():
             value = part.v.to("cpu", dtype)
@@ -220,7 +240,7 @@ def _group(
             delta[row, 0] = value
         return Shift(positions, delta.to(device))
     columns = torch.tensor(
-        [[part.strength, part.target] for part in members.values()], dtype=torch.float32, device=device
+        [[part.strength, part.target, part.cap or 0.0] for part in members.values()], dtype=torch.float32, device=device
     )
     return Act(
         operator=operator,
@@ -230,7 +250,8 @@ def _group(
         whole=len(members) == n_rows,
         v=torch.stack([part.v for part in members.values()]).to(device, torch.float32)[:, None],
         strength=columns[:, :1, None],
-        target=columns[:, 1:, None],
+        target=columns[:, 1:2, None],
+        cap=columns[:, 2:, None] if has_cap else None,
     )
 
 

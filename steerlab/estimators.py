@@ -224,7 +224,8 @@ def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
     directions = torch.stack(rows)
     directions = (directions / directions.norm(dim=-1, keepdim=True)).float().to(vector.direction.device)
     provenance = vector.provenance.by(f"random_like({vector.name}, seed {seed})")
-    return replace(vector, name=f"random{seed}", direction=directions, provenance=provenance, choice=None)
+    made = replace(vector, name=f"random{seed}", direction=directions, provenance=provenance, choice=None)
+    return replace(made, projections=None)
 
 
 def _along_means(

@@ -1,5 +1,5 @@
-"""What can be done to an activation `h` along a unit direction `v`: add, ablate, match, scale, rotate, or a function of
-your own.
+"""What can be done to an activation `h` along a unit direction `v`: add, ablate, match, match_up, scale, rotate, or a
+function of your own.
 
 Every operator is out of place, broadcasts `v`, `strength` and `target` against `h`, computes half-precision
 input in float32 and returns the dtype of `h`. Where `strength` is 0 the output is bitwise `h`, whatever `h`
@@ -64,6 +64,20 @@ def match(
     return _settle(h, strength, wide + strength * (target - _along(wide, v)) * v)
 
 
+def match_up(
+    h: Float[Tensor, "*b d"],
+    v: Float[Tensor, "*#b d"],
+    strength: Float[Tensor, "..."],
+    target: Float[Tensor, "..."],
+) -> Float[Tensor, "*b d"]:
+    """`h + strength * max(target - h.v, 0) v`: `match` where the projection lies below `target`, `h` bitwise where it does
+    not, so that nothing is ever pushed down.
+    """
+    wide, v, strength, target = _widen(h, v, strength, target)
+    gap = target - _along(wide, v)
+    return _settle(h, torch.where(gap > 0, strength, torch.zeros_like(gap)), wide + strength * gap * v)
+
+
 def scale(
     h: Float[Tensor, "*b d"],
     v: Float[Tensor, "*#b d"],
@@ -104,6 +118,7 @@ OPERATORS: dict[str, Operator] = {
     "add": add,
     "ablate": ablate,
     "match": match,
+    "match_up": match_up,
     "scale": scale,
     "rotate": rotate,
 }
@@ -122,6 +137,20 @@ def apply(
     if isinstance(operator, str):
         return OPERATORS[operator](h, v, strength, target)
     return _settle(h, strength, operator(*_widen(h, v, strength, target)))
+
+
+def capped(
+    h: Float[Tensor, "*b d"], changed: Float[Tensor, "*b d"], cap: Float[Tensor, "..."]
+) -> Float[Tensor, "*b d"]:
+    """`changed`, drawn back to a distance of `cap * |h|` from `h` where it lies further off; bitwise `changed` elsewhere, and
+    where `cap` is infinite.
+    """
+    dtype = torch.promote_types(h.dtype, torch.float32)
+    wide, moved = h.to(dtype), changed.to(dtype) - h.to(dtype)
+    far, most = moved.norm(dim=-1, keepdim=True), cap.to(dtype) * wide.norm(dim=-1, keepdim=True)
+    over = far > most
+    share = most / torch.where(over, far, torch.ones_like(far))
+    return torch.where(over, (wide + share.nan_to_num() * moved).to(h.dtype), changed)
 
 
 def name_of(operator: str | Operator) -> str:

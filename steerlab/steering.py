@@ -22,9 +22,9 @@ from steerlab.vectors import SteeringVector
 __all__ = ["CompiledPlan", "Gate", "Intervention", "Plan", "TokenContext"]
 
 Unit = Literal["raw", "residual"]
-OperatorName = Literal["add", "ablate", "match", "scale", "rotate"]
+OperatorName = Literal["add", "ablate", "match", "match_up", "scale", "rotate"]
 # The number that is a length in activation units; the strengths of ablate, match, scale are fractions, that of rotate radians.
-_LENGTH: dict[str, str] = {"add": "strength", "match": "target"}
+_LENGTH: dict[str, str] = {"add": "strength", "match": "target", "match_up": "target"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Intervention:
     "residual" is the vector's mean residual norm at each layer, so that 0.1 means a tenth of the stream there.
     A length is the strength of `add` and the target of `match`; the other strengths are fractions (ablate,
     match, scale) or radians (rotate) and take "raw" only. `positions` are counted from the end of the prompt,
-    see `Positions`.
+    see `Positions`. `cap`: the longest change, as a fraction of the norm of the activation it is made to; None is no limit.
 
     An operator of your own is a function like those in `steerlab.operators`: (h, v, strength, target) -> h, all float32; its
     result is used where the strength is not 0. Its strength and target are raw.
@@ -67,6 +67,7 @@ class Intervention:
     target: float | int = 0.0
     positions: Positions = ALL
     gate: Gate | None = None
+    cap: float | int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", self.at)
@@ -85,8 +86,12 @@ class Intervention:
         if self.unit not in ("raw", "residual"):
             raise SteerlabError(f"unit {self.unit!r} is not known: choose 'raw' or 'residual'.")
         name = name_of(self.operator)
-        if self.target != 0.0 and isinstance(self.operator, str) and name != "match":
-            raise SteerlabError(f"target {self.target} was given for {name!r}: only 'match' has a target.")
+        if self.target != 0.0 and isinstance(self.operator, str) and _LENGTH.get(name) != "target":
+            raise SteerlabError(
+                f"target {self.target} was given for {name!r}: only 'match' and 'match_up' have a target."
+            )
+        if self.cap is not None and not 0 < self.cap < math.inf:
+            raise SteerlabError(f"cap {self.cap} was given: give a fraction of the activation's norm above 0, or None.")
         if self.unit == "residual" and name not in _LENGTH:
             raise SteerlabError(
                 f"unit 'residual' was given for {name!r}, "
@@ -126,6 +131,7 @@ class Intervention:
             "target": self.target,
             "positions": str(self.positions),
             "gate": None if self.gate is None else {"threshold": self.gate.threshold, "above": self.gate.above},
+            **({} if self.cap is None else {"cap": float(self.cap)}),
         }
 
     @staticmethod
@@ -222,7 +228,7 @@ class Plan:
                 for layer in i.at:
                     strength, target = i.numbers(layer)
                     gate = None if i.gate is None else (i.gate.threshold, i.gate.above)
-                    part = Part(i.operator, i.positions, gate, i.vector.at(layer), strength, target)
+                    part = Part(i.operator, i.positions, gate, i.vector.at(layer), strength, target, i.cap)
                     rows[Site(layer, i.vector.stream)][row].append(part)
         return build(rows, len(self.rows), d_model, dtype, torch.device(device))
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from steerlab import tensorfile
-from steerlab.choice import Choice
+from steerlab.choice import Choice, spans
 from steerlab.errors import SteerlabError
+from steerlab.projections import Projections
 from steerlab.provenance import Provenance
 from steerlab.types import STREAMS, Stream
 from steerlab.vector_view import vector_html
@@ -29,7 +30,8 @@ class SteeringVector:
     `direction` "l d": unit rows, row i belongs to block `layers[i]`. `raw_norm` "l": length of the estimate
     before it was made unit. `residual_norm` "l": mean L2 norm of single activations there, NaN where it was not
     measured. `counts`: weight (tokens or texts) on the positive and on the negative side. `choice`: how it is best used,
-    where that was found out (`steerlab.ablation.selection`); a vector made from this one in another direction has none.
+    where that was found out (`steerlab.ablation.selection`); `projections`: where its two sides lie along it, for instruction
+    vectors. A vector made from this one in another direction has neither.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SteeringVector:
     stream: Stream = "resid_post"
     provenance: Provenance = field(default_factory=Provenance)
     choice: Choice | None = None
+    projections: Projections | None = None
     _repr_html_ = vector_html
 
     def __post_init__(self) -> None:
@@ -69,8 +72,12 @@ class SteeringVector:
             )
         if self.choice is not None and not set(self.choice.layers) <= set(self.layers):
             raise SteerlabError(
-                f"vector {self.name!r} has layers {_spans(self.layers)}, and its choice names {_spans(self.choice.layers)}: "
+                f"vector {self.name!r} has layers {spans(self.layers)}, and its choice names {spans(self.choice.layers)}: "
                 "choose among the layers it has."
+            )
+        if self.projections is not None and len(self.projections) != n:
+            raise SteerlabError(
+                f"vector {self.name!r} has {n} layers, {len(self.projections)} projections: give one each."
             )
 
     @staticmethod
@@ -117,7 +124,7 @@ class SteeringVector:
         """The row of `layer`. Raises `SteerlabError` listing the layers there are."""
         if layer not in self.layers:
             raise SteerlabError(
-                f"vector {self.name!r} has no direction at layer {layer}: it has layers {_spans(self.layers)}."
+                f"vector {self.name!r} has no direction at layer {layer}: it has layers {spans(self.layers)}."
             )
         return self.layers.index(layer)
 
@@ -152,14 +159,15 @@ class SteeringVector:
             name=f"{factor:g}*{self.name}",
             direction=self.direction * (1.0 if factor > 0 else -1.0),
             raw_norm=self.raw_norm * abs(factor),
-            choice=self.choice if factor > 0 else None,
+            **({} if factor > 0 else {"choice": None, "projections": None}),
         )
 
     __rmul__ = __mul__
 
     def __neg__(self) -> SteeringVector:
         """The opposite direction; the two sides of the contrast change places."""
-        return replace(self, name=f"-{self.name}", direction=-self.direction, counts=self.counts[::-1], choice=None)
+        made = replace(self, name=f"-{self.name}", direction=-self.direction, counts=self.counts[::-1], choice=None)
+        return made if self.projections is None else replace(made, projections=self.projections.flipped())
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
         """The sum of the raw rows, for vectors of one model, stream, width and set of layers."""
@@ -191,8 +199,9 @@ class SteeringVector:
         """The vector at these layers only, in this order; its choice goes where that names another layer."""
         rows = [self.row(layer) for layer in layers]
         kept = self.choice if self.choice and set(self.choice.layers) <= set(layers) else None
+        there = None if self.projections is None else self.projections.rows(rows)
         tensors = {name: t[rows] for name, t in self._tensors().items()}
-        return replace(self, layers=tuple(layers), choice=kept, **tensors)
+        return replace(self, layers=tuple(layers), choice=kept, projections=there, **tensors)
 
     def to(self, device: str | torch.device) -> SteeringVector:
         """A vector on `device`; this one stays where it is. Directions are always float32."""
@@ -237,6 +246,8 @@ class SteeringVector:
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
             if "choice" in record:  # files without one are older, or nothing was chosen
                 facts["choice"] = Choice.from_json(record["choice"])
+            if "projections" in record:
+                facts["projections"] = Projections.from_json(record["projections"])
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError, SteerlabError) as error:
             raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error
@@ -247,7 +258,8 @@ class SteeringVector:
     def _record(self) -> dict[str, object]:
         record: dict[str, object] = {"name": self.name, "counts": list(self.counts), "stream": self.stream}
         record |= {"layers": list(self.layers), "provenance": self.provenance.to_json()}
-        return record if self.choice is None else {**record, "choice": self.choice.to_json()}
+        extras = {"choice": self.choice, "projections": self.projections}
+        return record | {name: own.to_json() for name, own in extras.items() if own is not None}
 
     def _raw64(self) -> Tensor:
         return self.direction.double() * self.raw_norm.double()[:, None]
@@ -267,7 +279,7 @@ class SteeringVector:
         self._comparable(other)
         if set(self.layers) != set(other.layers):
             raise SteerlabError(
-                f"vectors {self.name!r} and {other.name!r} have layers {_spans(self.layers)} and {_spans(other.layers)}: "
+                f"vectors {self.name!r} and {other.name!r} have layers {spans(self.layers)} and {spans(other.layers)}: "
                 "select the shared ones first."
             )
         other = other.select(self.layers)
@@ -287,14 +299,3 @@ class SteeringVector:
                 f"vectors {self.name!r} ({self.stream}, width {self.d_model}) and {other.name!r} ({other.stream}, width {other.d_model}) "
                 "live in different spaces: combine vectors of one stream and width."
             )
-
-
-def _spans(layers: Sequence[int]) -> str:
-    """Layers as text: 0-3, 7."""
-    parts: list[list[int]] = []
-    for layer in sorted(layers):
-        if parts and parts[-1][-1] == layer - 1:
-            parts[-1][1:] = [layer]
-        else:
-            parts.append([layer])
-    return ", ".join("-".join(map(str, part)) for part in parts)

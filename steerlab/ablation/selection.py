@@ -15,7 +15,7 @@ from steerlab.ablation.outcomes import MEASURES, Cell
 from steerlab.choice import Choice
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate
-from steerlab.steering import Intervention
+from steerlab.steering import Gate, Intervention
 from steerlab.types import Positions
 from steerlab.vectors import SteeringVector
 
@@ -173,9 +173,11 @@ def recommended(vector: SteeringVector) -> Intervention:
         )
     operator: Any = choice.operator
     unit: Any = choice.unit
+    gate = None if choice.gate is None else Gate(*choice.gate)
     return Intervention(
-        vector, choice.layers, operator, choice.strength, unit, choice.target, Positions.parse(choice.positions)
-    )
+        vector, choice.layers, operator, choice.strength, unit, choice.target, Positions.parse(choice.positions), gate,
+        choice.cap,
+    )  # fmt: skip
 
 
 def with_choice(vector: SteeringVector, selection: Selection) -> SteeringVector:

@@ -1,6 +1,7 @@
 """The same prompts in four arms (none, steered, instructed, both): follow rates, what was gained and lost, and exact tests.
 
 `none` shows the model the base query alone, `steered` steers it there; `instructed` shows the instruction too, `both` steers as well.
+A fifth arm, `guided`, is the baseline that touches no activation: classifier-free guidance between prompts with and without it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from steerlab.evaluation.stats import exact_mcnemar, paired_bootstrap, wilson
 from steerlab.following.registry import check_all
 from steerlab.following.verdict import Mode
 
-Arm = Literal["none", "steered", "instructed", "both"]
-ARMS: tuple[Arm, ...] = ("none", "steered", "instructed", "both")
+Arm = Literal["none", "steered", "instructed", "both", "guided"]
+ARMS: tuple[Arm, ...] = ("none", "steered", "instructed", "both", "guided")
 PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("none", "steered"),
     ("instructed", "both"),
     ("none", "instructed"),
     ("steered", "both"),
+    ("instructed", "guided"),
+    ("guided", "both"),
 )
 ALL = "all"
 
@@ -60,7 +63,7 @@ def answers(prompts: Sequence[InstructedPrompt], arm: Arm, texts: Sequence[str])
 
 @dataclass(frozen=True, eq=False)
 class FourArms:
-    """Verdicts of the same prompts in two to four arms.
+    """Verdicts of the same prompts in two or more arms.
 
     `items`: one row per prompt, instruction and arm: prompt, group, instruction, arm, strict, loose, reason (of the strict check).
     """

@@ -43,12 +43,21 @@ def _apply(i: Intervention, layer: int, h: Tensor) -> Tensor:
         cosine = p / float(h.norm())
         if not (cosine > i.gate.threshold if i.gate.above else cosine < i.gate.threshold):
             return h
+    moved = _moved(i, length, h, v, p)
+    most = math.inf if i.cap is None else i.cap * float(h.norm())
+    far = float((moved - h).norm())
+    return moved if far <= most else h + (most / far) * (moved - h)
+
+
+def _moved(i: Intervention, length: float, h: Tensor, v: Tensor, p: float) -> Tensor:
     if i.operator == "add":
         return h + i.strength * length * v
     if i.operator == "ablate":
         return h - i.strength * p * v
     if i.operator == "match":
         return h + i.strength * (i.target * length - p) * v
+    if i.operator == "match_up":
+        return h + i.strength * max(i.target * length - p, 0.0) * v
     if i.operator == "scale":
         return h + i.strength * p * v
     beside = h - p * v
