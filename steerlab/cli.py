@@ -18,6 +18,7 @@ from steerlab.commands.evaluate_cli import evaluate
 from steerlab.commands.expert_cli import expert_app
 from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
+from steerlab.commands.instruct_cli import instruct_app
 from steerlab.commands.lens_cli import lens
 from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
 from steerlab.commands.probe_cli import probe
@@ -43,6 +44,7 @@ app.add_typer(contrast_app, name="contrast")
 app.add_typer(study_app, name="study")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(expert_app, name="expert")
+app.add_typer(instruct_app, name="instruct")
 app.command("figures")(figures)
 app.command("guide")(guide)
 app.command("guide-sweep")(guide_sweep)

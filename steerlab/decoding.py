@@ -22,6 +22,8 @@ Finished = Callable[[Tensor, Tensor], Tensor]
 # (rows (b,), logits (b v), per side stream its rows (m) of the original batch and logits (m v), None where no row of it is left,
 #  step) -> logits (b v)
 Mix = Callable[[Tensor, Tensor, Sequence[tuple[Tensor, Tensor] | None], int], Tensor]
+# (rows (b,), generated tokens (b n), which rows still write (b,), step) -> each original row's share of its strength, None: as before
+Watch = Callable[[Tensor, Tensor, Tensor, int], Tensor | None]
 
 
 @dataclass
@@ -45,7 +47,7 @@ class DecodeLoop:
     """One run of the loop: the main stream, and side streams whose logits `mix` takes into account (guidance).
 
     Rows that have finished leave all streams once at least a quarter of the rows is done, so the tail is not paid for.
-    `current` is the stream whose forward runs.
+    `current` is the stream whose forward runs. `watch` sees every token of the main stream and may weaken its rows' steering.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class DecodeLoop:
         retire: bool = True,
         sides: Sequence[Stream] = (),
         mix: Mix | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.main, self.sides, self.mix = main, tuple(sides), mix
+        self.main, self.sides, self.mix, self.watch = main, tuple(sides), mix, watch
         self.pick, self.finished, self.max_new_tokens, self.retire = pick, finished, max_new_tokens, retire
         self.current = main
         n, device = len(main), main.everyone.device
@@ -80,6 +83,9 @@ class DecodeLoop:
             chosen = self.pick(rows, history, logits, step)
             self._record(chosen, step)
             done = self.ended[rows]
+            share = None if self.watch is None else self.watch(rows, self.tokens[rows, : step + 1], ~done, step)
+            if share is not None:
+                main.weaken(share)
             if bool(done.all()) or step + 1 == self.max_new_tokens:
                 break
             history = torch.cat([history, chosen[:, None]], dim=1)

@@ -23,9 +23,10 @@ from transformers import (
     TopKLogitsWarper,
 )
 
+from steerlab.backoff import BackOff, Lowered
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.errors import SteerlabError
-from steerlab.guided import Asked, Guided, check_vocabulary, streams_of
+from steerlab.guided import Asked, Guided, check_vocabulary, streams_of, watched
 from steerlab.model import TracedModel
 from steerlab.sampling import greedy, nucleus, row_key, sample
 from steerlab.steering import Intervention, Plan
@@ -96,7 +97,7 @@ class Settings:
 @dataclass(frozen=True)
 class Request:
     """One answer to write. `key` names the sample: two requests with one key share their sampling noise (common
-    random numbers).
+    random numbers). `backoff` weakens its interventions while it is written, should its text begin to break.
     """
 
     prompt: str
@@ -104,16 +105,18 @@ class Request:
     interventions: tuple[Intervention, ...] = ()
     chat: bool = True
     guided: Guided | None = None
+    backoff: BackOff | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What came out: the text, its tokens (EOS and stop included), and whether it ended by itself."""
+    """What came out: the text, its tokens (EOS and stop included), whether it ended by itself, and where it was weakened."""
 
     text: str
     tokens: tuple[int, ...]
     ended: bool
     prompt_tokens: int
+    lowered: tuple[Lowered, ...] = ()
 
 
 @dataclass
@@ -255,16 +258,19 @@ def _one_batch(
     same = torch.tensor(
         [seen.setdefault((id(r.interventions), *row), len(seen)) for r, row in zip(requests, rows, strict=True)]
     )
-    sides, mix = streams_of(model, base, [Asked(r.prompt, r.chat, r.guided) for r in requests])
+    asked = [Asked(r.prompt, r.chat, r.guided) for r in requests]
+    rules = [r.backoff if r.interventions else None for r in requests]
+    sides, mix, watcher = watched(model, asked, rules, *streams_of(model, base, asked))
     out = model.decode(
         batch, picker, stopper, settings.max_new_tokens, plan if any(plan.rows) else None,
-        same=same, sides=sides, mix=mix,
+        same=same, sides=sides, mix=mix, watch=watcher,
     )  # fmt: skip
     samples = []
     for i, row in enumerate(rows):
         tokens = out.row(i)
         text = cut(model.decode_text(tokens), settings.stop)
-        samples.append(Sample(text, tuple(tokens), bool(out.ended[i]), len(row)))
+        lowered = () if watcher is None else tuple(watcher.lowered[i])
+        samples.append(Sample(text, tuple(tokens), bool(out.ended[i]), len(row), lowered))
     return samples
 
 

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlab.backoff import BackOff, Watcher
 from steerlab.batch import left_pad
+from steerlab.decoding import Mix
 from steerlab.errors import SteerlabError
 from steerlab.guidance import Guide, Schedule, combine
 from steerlab.model import Side, TracedModel
@@ -93,6 +95,22 @@ class Mixer:
             return expert.new_ones(len(rows))
         found = {schedule: schedule.factor(step, expert) for schedule in set(mine)}
         return torch.stack([found[schedule][i] for i, schedule in enumerate(mine)])
+
+
+def watched(
+    model: TracedModel, asked: Sequence[Asked], rules: Sequence[BackOff | None], sides: Sequence[Side], mix: Mix | None
+) -> tuple[tuple[Side, ...], Mix | None, Watcher | None]:
+    """The streams, their mixer and the watcher of a batch whose rows may back off; rows that ask for plausibility are read a
+    second time, unsteered. What was given comes back where no row has a rule.
+    """
+    if all(rule is None for rule in rules):
+        return tuple(sides), mix, None
+    rows = [i for i, rule in enumerate(rules) if rule is not None and rule.alpha]
+    watcher = Watcher(rules, model.device, mix, len(sides) if rows else None)
+    if not rows:
+        return tuple(sides), mix, watcher
+    plain = _side(model, [asked[i].prompt for i in rows], [asked[i].chat for i in rows], rows, [()] * len(rows))
+    return (*sides, plain), watcher.mix, watcher
 
 
 def streams_of(

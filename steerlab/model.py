@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from steerlab.adapters import Adapter
 from steerlab.architecture import Layout
 from steerlab.batch import Batch, left_pad
-from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick
+from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick, Watch
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
 from steerlab.streams import Stream
@@ -228,13 +228,14 @@ class TracedModel:
         same: Tensor | None = None,
         sides: Sequence[Side] = (),
         mix: Mix | None = None,
+        watch: Watch | None = None,
     ) -> Decoded:
         """Cached generation with the plan's edits inside every forward of it, the prompt pass included.
 
         pick: chooses the next token of every row from its logits. finished: says which rows are done. Rows keep
         their own interventions when others leave the batch. same (b): rows with one number have the same prompt and the
         same interventions, and are read once. sides: other contexts that read the same answers, whose logits `mix` takes
-        into account before `pick` (see `guided`).
+        into account before `pick` (see `guided`). watch: sees every token and may weaken rows (see `backoff`).
 
         Raises `SteerlabError` when prompt and answer cannot fit the context of a model.
         """
@@ -242,7 +243,7 @@ class TracedModel:
             raise SteerlabError(f"max_new_tokens is {max_new_tokens}: give at least 1.")
         main = self.stream(Side(batch, plan=plan, same=same), max_new_tokens)
         others = [(side.model or self).stream(side, max_new_tokens) for side in sides]
-        loop = DecodeLoop(main, pick, finished, max_new_tokens, retire, others, mix)
+        loop = DecodeLoop(main, pick, finished, max_new_tokens, retire, others, mix, watch)
         of: dict[TracedModel, list[Stream]] = {self: [main]}
         for side, stream in zip(sides, others, strict=True):
             of.setdefault(side.model or self, []).append(stream)

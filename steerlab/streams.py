@@ -88,7 +88,7 @@ class Stream:
         self.mask, self.current, self.position = read.attention_mask, read.input_ids, read.position_ids
         self.relative = batch.relative[:, -1:]
         self.context = TokenContext(read.relative, read.input_ids, read.real)
-        self.whole = CompiledPlan({}, len(batch)) if plan is None else plan
+        self.whole = self.asked = CompiledPlan({}, len(batch)) if plan is None else plan
         self.plan = self._plan_of(first)
 
     def __len__(self) -> int:
@@ -127,6 +127,11 @@ class Stream:
         )
         self.plan = self._plan_of(self.own)
         self._seen()
+
+    def weaken(self, share: Float[Tensor, " a"]) -> None:
+        """From the next `read` on the strengths of row i of the batch are `share[i]` times those of the plan it was given."""
+        self.whole = self.asked.scaled(share)
+        self.plan = self._plan_of(self.own)
 
     def _seen(self) -> None:
         self.context = TokenContext(self.relative, self.current, torch.ones_like(self.current, dtype=torch.bool))

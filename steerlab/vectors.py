@@ -244,10 +244,9 @@ class SteeringVector:
         try:
             facts = {**record, "counts": tuple(record["counts"]), "layers": tuple(record["layers"])}  # pyright: ignore
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
-            if "choice" in record:  # files without one are older, or nothing was chosen
-                facts["choice"] = Choice.from_json(record["choice"])
-            if "projections" in record:
-                facts["projections"] = Projections.from_json(record["projections"])
+            for name, kind in (("choice", Choice), ("projections", Projections)):
+                if name in record:  # files without one are older, or nothing was chosen or measured
+                    facts[name] = kind.from_json(record[name])
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
         except (KeyError, TypeError, SteerlabError) as error:
             raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error

@@ -48,7 +48,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "engines",
         "engines.*",
     ),
-    ("guided", "negatives"),
+    ("backoff", "guided", "negatives"),
     (
         "capture",
         "activations",

@@ -29,7 +29,7 @@ def _threads() -> object:
 
 
 def test_the_benchmarks_are_found() -> None:
-    assert {"capture", "generate", "guided", "sweep", "memory", "study"} == NAMES
+    assert {"capture", "generate", "guided", "instructions", "sweep", "memory", "study"} == NAMES
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_a_quick_run_writes_its_table(name: str, tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == 1 + len(record["rows"]) and "mean nothing" in printed
     differing = {k: v for k, v in record["facts"].items() if "tokens differ" in k}
-    assert len(differing) == (name in ("generate", "guided", "sweep")) and not any(differing.values())
+    assert len(differing) == (name in ("generate", "guided", "instructions", "sweep")) and not any(differing.values())
 
 
 def test_a_ratio_is_the_median_of_ratios_within_a_repetition() -> None:

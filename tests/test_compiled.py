@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,6 +62,55 @@ def test_rows_without_an_intervention_are_bitwise_untouched() -> None:
     out = plan.compile(D).edit(SITE, h, context_of([2, 2, 2], width=4))
     assert torch.equal(out[[0, 2]].view(torch.int32), h[[0, 2]].view(torch.int32))
     assert (out[1] != h[1]).any()
+
+
+def _held() -> Plan:
+    """Rows with caps, one-sided matching and both, beside rows without."""
+    return Plan(
+        (
+            (),
+            (Intervention(A, 1, strength=40.0, cap=0.2), Intervention(B, 1, strength=2.0)),
+            (Intervention(A, 1, "match_up", target=3.0),),
+            (Intervention(A, 1, "match", target=30.0, cap=0.5, positions=GENERATED),),
+            (Intervention(A, 1, "match_up", 0.5, "residual", target=2.0, cap=0.1, gate=Gate(0.0, above=False)),),
+            (Intervention(A, 1, strength=1e-3, cap=0.2),),
+            (Intervention(A, 1, strength=3.0),),
+        )
+    )
+
+
+def test_caps_and_one_sided_matching_equal_the_slow_reference_and_their_rows_alone() -> None:
+    plan, context, h = _held(), context_of(LENGTHS[:7]), states(7, 8)
+    together = plan.compile(D).edit(SITE, h, context)
+    want = reference.edit(plan, SITE, h, context.relative, context.ids, context.real)
+    torch.testing.assert_close(together.double(), want, rtol=1e-5, atol=1e-5)
+    free = Plan(tuple(tuple(replace(i, cap=None) for i in row) for row in plan.rows)).compile(D).edit(SITE, h, context)
+    assert (free != together).any(-1).any(-1).tolist() == [False, True, False, True, True, False, False]
+    for row in range(len(plan)):
+        single = TokenContext(*(x[row : row + 1] for x in (context.relative, context.ids, context.real)))
+        alone = plan.select([row]).compile(D).edit(SITE, h[row : row + 1], single)
+        assert torch.equal(alone[0], together[row]), row
+
+
+def test_a_scaled_plan_has_the_strengths_times_the_factors() -> None:
+    context, h = context_of(LENGTHS), states(12, 8)
+    plan = everything()
+    compiled = plan.compile(D)
+    factor = torch.tensor([1.0, 0.5, 0.0] * 4)
+    weaker = Plan(
+        tuple(
+            tuple(replace(i, strength=i.strength * float(f)) for i in row)
+            for row, f in zip(plan.rows, factor, strict=True)
+        )
+    )
+    got = compiled.scaled(factor).edit(SITE, h, context)
+    torch.testing.assert_close(got, weaker.compile(D).edit(SITE, h, context))
+    ones = torch.arange(0, 12, 3)
+    assert torch.equal(got[ones], compiled.edit(SITE, h, context)[ones])
+    zero = h.clone()
+    zero[2, -1, 0] = -0.0
+    kept = compiled.scaled(factor).edit(SITE, zero, context)
+    assert torch.equal(kept[2::3].view(torch.int32), zero[2::3].view(torch.int32))
 
 
 def test_padding_is_never_edited_and_its_nan_stays_its_own() -> None:

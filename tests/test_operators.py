@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlab.operators import OPERATORS, ablate, add, match, rotate, scale
+from steerlab.operators import OPERATORS, ablate, add, capped, match, match_up, rotate, scale
 
 ZERO = torch.tensor(0.0)
 ONE = torch.tensor(1.0)
@@ -61,6 +61,39 @@ def test_match_sets_the_projection_keeps_the_complement_and_is_idempotent() -> N
     torch.testing.assert_close(ablate(once, v, ONE, ZERO), ablate(h, v, ONE, ZERO))
     torch.testing.assert_close(match(once, v, ONE, target), once)
     torch.testing.assert_close(match(h, v, ONE, ZERO), ablate(h, v, ONE, ZERO))
+
+
+def test_match_up_is_match_below_the_target_and_bitwise_nothing_above() -> None:
+    h, v, target = _h(60, 8), _unit(8), torch.tensor(1.0)
+    below = (_dot(h, v) < 1.0)[:, 0]
+    assert 10 < below.sum() < 50
+    once = match_up(h, v, ONE, target)
+    assert torch.equal(once[~below], h[~below])
+    torch.testing.assert_close(once[below], match(h, v, ONE, target)[below])
+    torch.testing.assert_close(_dot(once, v), _dot(h, v).clamp(min=1.0))
+    torch.testing.assert_close(match_up(once, v, ONE, target), once)
+    torch.testing.assert_close(ablate(once, v, ONE, ZERO), ablate(h, v, ONE, ZERO))
+
+
+def test_a_capped_change_is_no_longer_than_the_fraction_and_points_the_same_way() -> None:
+    h, v = _h(40, 8), _unit(8)
+    free = match(h, v, ONE, torch.tensor(4.0))
+    limit = torch.tensor(0.3)
+    held = capped(h, free, limit)
+    size, most = (free - h).norm(dim=-1), 0.3 * h.norm(dim=-1)
+    over = size > most
+    assert 5 < over.sum() < 35
+    assert torch.equal(held[~over], free[~over])
+    torch.testing.assert_close((held - h).norm(dim=-1)[over], most[over])
+    torch.testing.assert_close(torch.cosine_similarity(held - h, free - h)[over], torch.ones(int(over.sum())).double())
+    assert torch.equal(capped(h, free, torch.tensor(math.inf)), free)
+
+
+def test_a_cap_lets_what_did_not_change_through_bitwise() -> None:
+    h = _h(3, 8, dtype=torch.float32)
+    h[0, 0], h[1, 1], h[2] = float("nan"), float("inf"), -0.0
+    same = capped(h, h.clone(), torch.tensor(0.0))
+    assert torch.equal(same.view(torch.int32), h.view(torch.int32))
 
 
 def test_scale_multiplies_the_projection_and_minus_one_is_ablation() -> None:

@@ -21,19 +21,33 @@ After Stolfo et al. 2025 (ICLR, arXiv 2410.12877), with what their issues and re
 chooses for prompts that show the instruction. In parts, for runs that keep their texts: `cells_of`, `plan_trials`, `tables_of`,
 `choose_cells`.
 
+**Words**: `keyword_pairs(words, queries)` for a vector per word, and `keyword_placing(vectors)`, which adds it or, to exclude, takes
+it away; give that to `select_cells` in place of vectors, and `found.placed(placing)` to `run_arms`.
+
+**Compose**: `compose([Placed(vector, cell, application), ...], orthogonal=)`; `interference(model, {name: Placed}, prompts)` has cosines
+and the follow rate of each instruction alone and together.
+
+**Transfer**: `carry(vectors, model)` for a model of equal width and vocabulary, layers searched again there; `fit_map(donor, model, texts,
+kind="ridge" | "procrustes")` with its held-out fit and `map_vectors` for others.
+
+**Back off**: a `Request(..., backoff=BackOff(...))` (steerlab.backoff) is weakened where its text begins to repeat itself or becomes
+implausible; `sample.lowered` says where.
+
 **Generate and evaluate**: `run_arms(model, prompts, pushes, shown_pushes=, arms=, scale=)`; in parts `plan_arms` and `gather`. `pushes`
 maps an instruction to its interventions: `found.pushes(vectors)`, or `recommended_pushes(vectors)` from the headers.
 """
 
 from __future__ import annotations
 
-from steerlab.instructions.application import KINDS, Application, Pushes, projections, target
+from steerlab.instructions.application import KINDS, Application, Placing, Pushes, projections, target
 from steerlab.instructions.asking import GREEDY, SCALE, ask, pushed
+from steerlab.instructions.composition import Interference, Placed, compose, interference
 from steerlab.instructions.ends import end_activations, prompt_ends
 from steerlab.instructions.fit import AGAINST, fit_instructions
 from steerlab.instructions.forms import CHAT, FORMS, QA, Form, find_form
 from steerlab.instructions.four_arms import FOUR, ArmAnswers, gather, plan_arms, run_arms
 from steerlab.instructions.keeping import load_instruction_vectors, save_instructions
+from steerlab.instructions.keywords import keyword_pairs, keyword_placing
 from steerlab.instructions.pairs import Pairs, build_pairs, pair_name, pairs_of
 from steerlab.instructions.selection import (
     Attempt,
@@ -46,6 +60,8 @@ from steerlab.instructions.selection import (
     select_cells,
     tables_of,
 )
+from steerlab.instructions.sources import prompt_source
+from steerlab.instructions.transfer import LayerMap, carry, fit_map, map_vectors
 
 __all__ = [
     "AGAINST",
@@ -61,23 +77,35 @@ __all__ = [
     "Attempt",
     "CellSelection",
     "Form",
+    "Interference",
+    "LayerMap",
     "Pairs",
+    "Placed",
+    "Placing",
     "Pushes",
     "ask",
     "build_pairs",
+    "carry",
     "cells_of",
     "choose_cells",
+    "compose",
     "end_activations",
     "find_form",
     "fit_instructions",
+    "fit_map",
     "gather",
+    "interference",
+    "keyword_pairs",
+    "keyword_placing",
     "load_instruction_vectors",
+    "map_vectors",
     "pair_name",
     "pairs_of",
     "plan_arms",
     "plan_trials",
     "projections",
     "prompt_ends",
+    "prompt_source",
     "pushed",
     "recommended_pushes",
     "reference_perplexity",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
 from steerlab.following.trials import Cell
 from steerlab.projections import Projections
@@ -15,7 +16,9 @@ from steerlab.vectors import SteeringVector
 
 Kind = Literal["match", "match_up", "add", "subtract"]
 KINDS: tuple[Kind, ...] = ("match", "match_up", "add", "subtract")
-Pushes = Mapping[str, tuple[Intervention, ...]]  # instruction -> what is done for it
+# What is done for a prompt: per instruction, or as a function of the prompt (where its arguments matter, as for words).
+Pushes = Mapping[str, tuple[Intervention, ...]] | Callable[[InstructedPrompt], tuple[Intervention, ...]]
+Placing = Callable[[InstructedPrompt, Cell | None], tuple[Intervention, ...]]  # the same at any cell
 
 
 @dataclass(frozen=True)

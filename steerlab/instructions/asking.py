@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from steerlab.backoff import BackOff
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
 from steerlab.following.arms import Arm
@@ -43,19 +45,28 @@ def pushed(row: InstructedPrompt, pushes: Pushes) -> tuple[Intervention, ...]:
 
     Requests of the same instructions get one and the same tuple where there is one instruction.
     """
+    if callable(pushes):
+        return pushes(row)
     if len(row.cells) == 1:
         return pushes.get(row.cells[0], ())
     return tuple(sorted((i for cell in row.cells for i in pushes.get(cell, ())), key=lambda i: i.at))
 
 
 def arm_request(
-    row: InstructedPrompt, arm: Arm, form: Form, pushes: Pushes, shown_pushes: Pushes, scale: float = SCALE
+    row: InstructedPrompt,
+    arm: Arm,
+    form: Form,
+    pushes: Pushes,
+    shown_pushes: Pushes,
+    scale: float = SCALE,
+    backoff: BackOff | None = None,
 ) -> Request:
     """The request of a prompt in an arm; `pushes` act behind base queries, `shown_pushes` behind prompts with the instruction."""
     if arm not in SHOWN:
         raise SteerlabError(f"arm {arm!r} is not known: give one of {', '.join(SHOWN)}.")
     own = {"steered": pushes, "both": shown_pushes}.get(arm, {})
-    return ask(row, form, SHOWN[arm], pushed(row, own), scale if arm == "guided" else None)
+    request = ask(row, form, SHOWN[arm], pushed(row, own), scale if arm == "guided" else None)
+    return replace(request, backoff=backoff)
 
 
 def unknown_cells(rows: Sequence[InstructedPrompt], names: Sequence[str]) -> list[str]:

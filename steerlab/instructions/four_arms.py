@@ -8,6 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from steerlab.backoff import BackOff
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
 from steerlab.following.arms import ARMS, Answer, Arm, FourArms, answers, compare_arms
@@ -66,6 +67,7 @@ def plan_arms(
     arms: Sequence[Arm] = FOUR,
     form: Form = CHAT,
     scale: float = SCALE,
+    backoff: BackOff | None = None,
 ) -> list[tuple[InstructedPrompt, Arm, Request]]:
     """Every prompt in every arm, arm by arm. Raises `SteerlabError` for no prompts, no arms, or one that is unknown or given twice."""
     if not prompts or not arms or len(set(arms)) < len(arms) or not set(arms) <= set(ARMS):
@@ -73,7 +75,7 @@ def plan_arms(
             f"{len(prompts)} prompts and the arms {', '.join(arms) or 'none'} were given: give prompts, and some of {', '.join(ARMS)}."
         )
     shown = pushes if shown_pushes is None else shown_pushes
-    return [(row, arm, arm_request(row, arm, form, pushes, shown, scale)) for arm in arms for row in prompts]
+    return [(row, arm, arm_request(row, arm, form, pushes, shown, scale, backoff)) for arm in arms for row in prompts]
 
 
 def gather(planned: Sequence[tuple[InstructedPrompt, Arm, Request]], samples: Sequence[Sample]) -> ArmAnswers:
@@ -93,6 +95,7 @@ def run_arms(
     arms: Sequence[Arm] = FOUR,
     form: Form = CHAT,
     scale: float = SCALE,
+    backoff: BackOff | None = None,
     settings: Settings = GREEDY,
     batch_rows: int = 64,
     progress: bool = False,
@@ -101,9 +104,9 @@ def run_arms(
 
     `pushes`: per instruction what acts behind base queries (arm "steered"); `shown_pushes`: what acts behind prompts that show the
     instruction (arm "both"; the same unless given, though the two are best chosen apart). An instruction without an entry is not
-    steered. `scale` is that of the arm "guided".
+    steered. `scale` is that of the arm "guided"; `backoff` weakens steered texts that begin to break, and their samples say so.
     """
-    planned = plan_arms(prompts, pushes, shown_pushes=shown_pushes, arms=arms, form=form, scale=scale)
+    planned = plan_arms(prompts, pushes, shown_pushes=shown_pushes, arms=arms, form=form, scale=scale, backoff=backoff)
     requests = [request for _, _, request in planned]
     samples = generate(model, requests, form.ends(settings), batch_rows=batch_rows, progress=progress)
     return gather(planned, samples)

@@ -23,7 +23,7 @@ from steerlab.following.shrunken_rule import shrunken_rule
 from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, trial_tables, tried
 from steerlab.following.verdict import Mode
 from steerlab.generation import Request, Settings, generate
-from steerlab.instructions.application import Application, Pushes
+from steerlab.instructions.application import Application, Placing, Pushes
 from steerlab.instructions.asking import GREEDY, ask
 from steerlab.instructions.forms import CHAT, Form
 from steerlab.model import TracedModel
@@ -58,6 +58,10 @@ class CellSelection:
     def pushes(self, vectors: Mapping[str, SteeringVector]) -> dict[str, tuple[Intervention, ...]]:
         """What is done for each instruction: the interventions of its cell."""
         return {name: self.application.at(vectors[name], cell) for name, cell in self.cells.items()}
+
+    def placed(self, placing: Placing) -> Pushes:
+        """What is done for a prompt with one instruction, where a function says it: that of its instruction's cell."""
+        return lambda row: placing(row, self.cells.get(row.cells[0]))
 
     def chosen(self, vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
         """The vectors with the choice in their headers; not steering is a choice of strength 0."""
@@ -119,7 +123,7 @@ def cells_of(
 
 
 def plan_trials(
-    vectors: Mapping[str, SteeringVector],
+    vectors: Mapping[str, SteeringVector] | Placing,
     prompts: Sequence[InstructedPrompt],
     cells: Sequence[Cell | None],
     application: Application,
@@ -129,18 +133,31 @@ def plan_trials(
 ) -> list[Attempt]:
     """Every prompt at every cell with its own instruction's vector; `shown`: with the instruction in the prompt, else without.
 
-    Raises `SteerlabError` for no prompts, a prompt with several instructions, and an instruction without a vector.
+    In place of vectors and an application, a function may say what is done for a prompt at a cell. Raises `SteerlabError` for no
+    prompts, a prompt with several instructions, and an instruction without a vector.
     """
-    odd = next((row for row in prompts if len(row.cells) != 1 or row.cells[0] not in vectors), None)
+    known = None if callable(vectors) else set(vectors)
+    odd = next(
+        (row for row in prompts if len(row.cells) != 1 or (known is not None and row.cells[0] not in known)), None
+    )
     if odd is not None or not prompts:
         told = "none was given" if odd is None else f"{odd.id!r} has {', '.join(odd.cells)}"
         raise SteerlabError(f"a selection needs prompts with one instruction that has a vector: {told}.")
-    pushes = {
-        (name, cell): application.at(vectors[name], cell)
-        for name in {row.cells[0] for row in prompts}
-        for cell in cells
-    }
-    return [Attempt(row, cell, ask(row, form, shown, pushes[row.cells[0], cell])) for row in prompts for cell in cells]
+    act = vectors if callable(vectors) else _by_name(vectors, application)
+    return [Attempt(row, cell, ask(row, form, shown, act(row, cell))) for row in prompts for cell in cells]
+
+
+def _by_name(vectors: Mapping[str, SteeringVector], application: Application) -> Placing:
+    """What the vector of a prompt's instruction does at a cell: one and the same tuple for all its prompts."""
+    made: dict[tuple[str, Cell | None], tuple[Intervention, ...]] = {}
+
+    def act(row: InstructedPrompt, cell: Cell | None) -> tuple[Intervention, ...]:
+        key = row.cells[0], cell
+        if key not in made:
+            made[key] = application.at(vectors[key[0]], cell)
+        return made[key]
+
+    return act
 
 
 def tables_of(
@@ -190,7 +207,7 @@ def choose_cells(
 
 def select_cells(
     model: TracedModel,
-    vectors: Mapping[str, SteeringVector],
+    vectors: Mapping[str, SteeringVector] | Placing,
     prompts: Sequence[InstructedPrompt],
     application: Application | None = None,
     *,
@@ -223,7 +240,7 @@ def select_cells(
     return choose_cells(tables, used, rule, threshold=threshold, folds=folds, seed=seed)
 
 
-def recommended_pushes(vectors: Mapping[str, SteeringVector]) -> Pushes:
+def recommended_pushes(vectors: Mapping[str, SteeringVector]) -> dict[str, tuple[Intervention, ...]]:
     """What the headers of the vectors recommend, by instruction; nothing where not steering was chosen, or nothing yet."""
     return {name: (recommended(v),) for name, v in vectors.items() if v.choice is not None and v.choice.strength != 0}
 
