@@ -30,12 +30,13 @@ class Choice:
     positions: str = "all"
     rule: str = ""
     evidence: tuple[tuple[str, float, float, float], ...] = ()
-    cap: float | None = None
+    cap: float | int | None = None
     gate: tuple[float, bool] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strength", float(self.strength))
         object.__setattr__(self, "target", float(self.target))
+        object.__setattr__(self, "cap", None if self.cap is None else float(self.cap))
         if not self.layers or not (math.isfinite(self.strength) and math.isfinite(self.target)):
             raise SteerlabError(
                 f"a choice of layers {self.layers}, strength {self.strength} and target {self.target} was given: "

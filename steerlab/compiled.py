@@ -31,7 +31,7 @@ class Part(NamedTuple):
     v: Tensor
     strength: float
     target: float
-    cap: float | None = None
+    cap: float | int | None = None
 
     @property
     def kind(self) -> tuple[str | Operator, Positions, tuple[float, bool] | None, bool]:

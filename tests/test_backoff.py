@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,7 @@ def test_a_plausible_token_is_no_reason() -> None:
 
 
 def test_nonsense_is_refused() -> None:
+    wrong: Any
     for wrong in ({"factor": 1.0}, {"alpha": 2}, {"times": 1}, {"period": 0}, {"floor": -1}):
         with pytest.raises(SteerlabError, match="was given"):
             BackOff(**wrong)

@@ -49,7 +49,7 @@ def fitted(command: Command, model: Path, tmp_path: Path) -> Path:
 
 
 def choose(command: Command, model: Path, fitted: Path, out: Path) -> list[dict[str, Any]]:
-    more = ("-n", "2", "-s", "1", "-s", "2", "--rule", "paper", "--folds", "2")
+    more = ("-n", "2", "-s", "1", "-s", "2", "--rule", "paper", "--folds", "2", "--threshold", "1e9")
     return rows(command, "select", fitted, "-m", model, *more, "--out", out, *SHORT)
 
 
@@ -62,7 +62,7 @@ def answers(folder: Path) -> dict[str, list[str]]:
 
 
 def test_a_fit_says_where_each_vector_lies_at_every_layer(fitted: Path) -> None:
-    layers = pd.read_csv(fitted / "vectors.csv")
+    layers: Any = pd.read_csv(fitted / "vectors.csv")
     assert len(layers) == 8 and set(layers["instruction"]) == {"simple:lowercase", "simple:quotes"}
     assert (layers["instructed"] - layers["bare"] - layers["raw_norm"]).abs().max() < 1e-3
     store.verify(fitted)
@@ -74,8 +74,8 @@ def test_what_was_not_worth_steering_is_not_steered(
     chosen, two = tmp_path / "chosen", tmp_path / "two"
     told = choose(command, model, fitted, chosen)
     assert [row["instruction"] for row in told] == ["simple:lowercase", "simple:quotes"]
-    assert all(row["layer"] == "not steered" for row in told)  # four bytes of a random model follow nothing
-    trials = pd.read_csv(chosen / "trials.csv")
+    assert all(row["layer"] == "not steered" for row in told)  # every text is degenerate below such a threshold
+    trials: Any = pd.read_csv(chosen / "trials.csv")
     assert len(trials) == 2 * (1 + 2 * 2) and (trials["n"] == 2).all()
     kept = load_instruction_vectors(chosen / "vectors")
     assert recommended_pushes(kept) == {} and all(v.choice is not None for v in kept.values())
@@ -86,11 +86,11 @@ def test_what_was_not_worth_steering_is_not_steered(
     assert texts["none"] == texts["steered"] and len(texts["none"]) == 4
 
 
-def test_five_arms_with_their_tables(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
+def test_every_arm_with_its_tables(command: Command, model: Path, fitted: Path, tmp_path: Path) -> None:
     out, place = tmp_path / "arms", ("--layer", "2", "--strength", "3", "--backoff")
     table = rows(command, "evaluate", fitted, "-m", model, "-n", "2", *place, "--out", out, *SHORT)
     assert [row["instruction"] for row in table] == ["all", "simple:lowercase", "simple:quotes"]
-    assert set(table[0]) == {"instruction", "n", "none", "steered", "instructed", "both", "guided"}
+    assert set(table[0]) == {"instruction", "n", *ARMS}
     texts = answers(out)
     assert {arm: len(own) for arm, own in texts.items()} == dict.fromkeys(ARMS, 4)
     assert texts["none"] != texts["steered"] and texts["instructed"] != texts["both"]
@@ -175,7 +175,7 @@ BAD = {
     "against": (("fit", "--against", "all"), "--against 'all' is not known"),
     "form": (("fit", "--form", "tea"), "form 'tea' is not known"),
     "no vectors": (("select", "nowhere"), "nowhere holds no readable set of vectors"),
-    "application": (("select", "VECTORS", "--apply", "pull"), "application 'pull' is not known"),
+    "application": (("select", "VECTORS", "--apply", "pull"), "--apply 'pull' .*: give one of match"),
     "rule": (("select", "VECTORS", "--rule", "best"), "give shrunken or paper"),
     "gate": (("select", "VECTORS", "--gate", "3"), "a cosine lies between"),
     "no choice": (("evaluate", "VECTORS"), "nothing was chosen for 'simple:lowercase'"),

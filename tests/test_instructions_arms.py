@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 
 from steerlab.errors import SteerlabError
 from steerlab.following.arms import ARMS
@@ -15,21 +16,23 @@ from steerlab.instructions import (
     CHAT,
     FOUR,
     Application,
-    Pushes,
     ask,
     fit_instructions,
     gather,
     plan_arms,
     pushed,
+    random_pushes,
+    randomised,
     run_arms,
 )
+from steerlab.steering import Gate, Intervention
 from tests.instruct import FAMILIES, pairs, prompts
 from tests.tiny import tiny
 
 SETTINGS = Settings(max_new_tokens=8, greedy=True, stop=())
 
 
-def pushes(family: str = "llama", strength: float = 3.0) -> Pushes:
+def pushes(family: str = "llama", strength: float = 3.0) -> dict[str, tuple[Intervention, ...]]:
     found = fit_instructions(tiny(family), pairs(4))
     return {name: Application().at(vector, Cell(2, strength)) for name, vector in found.items()}
 
@@ -38,14 +41,15 @@ def pushes(family: str = "llama", strength: float = 3.0) -> Pushes:
 def test_every_arm_is_written_as_if_alone(family: str) -> None:
     model, own, rows = tiny(family), pushes(family), prompts(2, split="test")
     run = run_arms(model, rows, own, arms=ARMS, scale=2.0, settings=SETTINGS)
-    shown = {"none": False, "steered": False, "instructed": True, "both": True, "guided": True}
+    shown = {"none": False, "random": False, "steered": False, "instructed": True, "both": True, "guided": True}
+    acting = {"steered": own, "both": own, "random": random_pushes(own)}
     for arm in ARMS:
         asked = [
             ask(
                 row,
                 CHAT,
                 shown[arm],
-                own[row.cells[0]] if arm in ("steered", "both") else (),
+                pushed(row, acting.get(arm, {})),
                 2.0 if arm == "guided" else None,
             )
             for row in rows
@@ -60,7 +64,27 @@ def test_scale_one_is_the_instruction_alone_and_no_push_is_no_steering() -> None
     run = run_arms(tiny("llama"), rows, pushes(strength=0.0), arms=ARMS, scale=1.0, settings=SETTINGS)
     assert run.texts("guided") == run.texts("both") == run.texts("instructed") != run.texts("none")
     tokens = {arm: [s.tokens for a, s in zip(run.answers, run.samples, strict=True) if a.arm == arm] for arm in ARMS}
-    assert tokens["steered"] == tokens["none"]
+    assert tokens["steered"] == tokens["none"] == tokens["random"]
+
+
+def test_the_random_control_pushes_as_far_as_the_instruction_s_mean_moves() -> None:
+    own = pushes(strength=2.0)
+    control = random_pushes(own, seed=4)
+    assert not callable(own) and not callable(control)
+    for name, (push,) in own.items():
+        (random,) = control[name]
+        assert random.operator == "add" and random.at == push.at
+        assert random.strength == pytest.approx(2 * float(push.vector.raw_norm[2]), rel=1e-4)
+        assert abs(float(random.vector.at(2) @ push.vector.at(2))) < 0.6
+    other = random_pushes(own, seed=5)
+    assert not callable(other)
+    assert not torch.equal(other["simple:quotes"][0].vector.at(2), control["simple:quotes"][0].vector.at(2))
+    by_row = random_pushes(lambda row: own[row.cells[0]], seed=4)
+    (row, *_) = prompts(1)
+    assert callable(by_row) and torch.equal(by_row(row)[0].vector.direction, control[row.cells[0]][0].vector.direction)
+    added = Application("add", "residual", gate=Gate(0.1)).at(next(iter(own.values()))[0].vector, Cell(1, 0.3))
+    same = randomised(added[0], 0)
+    assert (same.strength, same.unit, same.gate) == (0.3, "residual", Gate(0.1))
 
 
 def test_shown_prompts_may_be_steered_otherwise() -> None:

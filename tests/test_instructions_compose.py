@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def edited(interventions: tuple[Intervention, ...], layer: int = 2) -> tuple[tor
 
 def test_orthogonalised_matching_at_one_layer_reaches_every_target_exactly() -> None:
     own = placed()
-    told = cosines({str(i): p for i, p in enumerate(own)})["cosine"]
+    told: Any = cosines({str(i): p for i, p in enumerate(own)})["cosine"]
     assert told.abs().max() > 0.2  # else there is nothing to get in the way
     before, after = edited(compose(own, orthogonal=True))
     plain = edited(compose(own))[1]
@@ -93,10 +94,10 @@ def test_the_report_has_every_condition_and_the_rates_of_each_and_all() -> None:
     both = prompts(3, [("simple:lowercase", "simple:quotes")], split="test")
     own = {p.vector.name: p for p in placed() if p.vector.name != "simple:uppercase"}
     found = interference(tiny("llama"), own, both, settings=SETTINGS)
-    rates = found.rates
+    rates: Any = found.rates
     assert list(dict.fromkeys(rates["acting"])) == ["none", *own, "together", "together, orthogonal"]
     assert set(rates["instruction"]) == {*own, "all"} and (rates["n"] == 3).all() and len(rates) == 15
-    wide = rates.pivot(index="acting", columns="instruction", values="followed")
+    wide: Any = rates.pivot(index="acting", columns="instruction", values="followed")
     assert (wide["all"] <= wide[list(own)].min(axis=1)).all()
     (cosine,) = found.cosines["cosine"]
     a, b = own.values()

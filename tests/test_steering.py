@@ -101,7 +101,7 @@ def test_interventions_refuse_what_has_no_meaning() -> None:
         Intervention(A, ())
     with pytest.raises(SteerlabError, match="finite"):
         Intervention(A, 1, strength=float("nan"))
-    with pytest.raises(SteerlabError, match="only 'match' has a target"):
+    with pytest.raises(SteerlabError, match="only 'match' and 'match_up' have a target"):
         Intervention(A, 1, "ablate", target=1.0)
     with pytest.raises(SteerlabError, match="'residual' was given for 'rotate'"):
         Intervention(A, 1, "rotate", 0.1, "residual")

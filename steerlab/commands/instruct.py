@@ -13,6 +13,7 @@ from steerlab.errors import SteerlabError
 from steerlab.generation import Settings
 from steerlab.instructions import (
     AGAINST,
+    KINDS,
     Application,
     CellSelection,
     Form,
@@ -81,6 +82,10 @@ class Acting:
         gate = None if self.gate is None else Gate(self.gate)
         kind: Any = self.kind
         unit: Any = self.unit
+        if kind not in KINDS or unit not in ("raw", "residual"):
+            raise SteerlabError(
+                f"--apply {kind!r} and --unit {unit!r} were given: give one of {', '.join(KINDS)}, and raw or residual."
+            )
         return Application(kind, unit, self.cap, gate, Positions.parse(self.positions))
 
 

@@ -177,7 +177,7 @@ def instruct_evaluate(
     vectors: Vectors, out: Out,
     shown_vectors: Annotated[Path | None, typer.Option(help="Vectors chosen with `select --shown`, for the arm `both`.")] = None,
     arm: Annotated[
-        list[str] | None, typer.Option("--arm", help="none, steered, instructed, both, guided; repeat. Default: all five.")
+        list[str] | None, typer.Option("--arm", help="none, random, steered, instructed, both, guided; repeat. Default: all.")
     ] = None,
     scale: Annotated[float, typer.Option(help="Classifier-free guidance of the arm guided; 1 is the instruction alone.")] = 1.5,
     reference: Reference = "self",
@@ -188,7 +188,7 @@ def instruct_evaluate(
     max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0,
     data: Data = None, dtype: Dtype = "float32", device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Follow rates in four arms (none, steered, instructed, both) and under guidance between prompts with and without instruction.
+    """Follow rates in four arms (none, steered, instructed, both), under random pushes of the same length, and under guidance.
 
     Rates with intervals, prompts gained and lost with exact McNemar tests, and what it costs: perplexity, repetition, length, relevance.
 

@@ -186,7 +186,7 @@ def evaluate(
     arms: Any = asked.arms
     planned = plan_arms(
         rows, asked.place.pushes(own), shown_pushes=asked.place.pushes(shown), arms=arms, form=form, scale=asked.scale,
-        backoff=asked.backoff,
+        backoff=asked.backoff, seed=prompts.seed,
     )  # fmt: skip
     requests = [request for _, _, request in planned]
     model = load(prompts.model, dtype=dtype, device=device)

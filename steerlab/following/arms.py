@@ -1,7 +1,8 @@
 """The same prompts in four arms (none, steered, instructed, both): follow rates, what was gained and lost, and exact tests.
 
 `none` shows the model the base query alone, `steered` steers it there; `instructed` shows the instruction too, `both` steers as well.
-A fifth arm, `guided`, is the baseline that touches no activation: classifier-free guidance between prompts with and without it.
+Two more stand beside them: `random`, the base query under a push of the same length in a random direction, and `guided`, the
+baseline that touches no activation, classifier-free guidance between prompts with and without the instruction.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from steerlab.evaluation.stats import exact_mcnemar, paired_bootstrap, wilson
 from steerlab.following.registry import check_all
 from steerlab.following.verdict import Mode
 
-Arm = Literal["none", "steered", "instructed", "both", "guided"]
-ARMS: tuple[Arm, ...] = ("none", "steered", "instructed", "both", "guided")
+Arm = Literal["none", "random", "steered", "instructed", "both", "guided"]
+ARMS: tuple[Arm, ...] = ("none", "random", "steered", "instructed", "both", "guided")
 PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("none", "steered"),
     ("instructed", "both"),
@@ -30,6 +31,8 @@ PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("steered", "both"),
     ("instructed", "guided"),
     ("guided", "both"),
+    ("none", "random"),
+    ("random", "steered"),
 )
 ALL = "all"
 

@@ -22,7 +22,7 @@ Embed = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 Judge = Callable[
     [Sequence[str], Sequence[str]], Sequence[float]
 ]  # (base queries, answers) -> a score from 0 to 1, NaN for none
-REFERENCE = {"steered": "none", "instructed": "none", "both": "instructed", "guided": "instructed"}
+REFERENCE = {"random": "none", "steered": "none", "instructed": "none", "both": "instructed", "guided": "instructed"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,20 @@ class TrialTable:
             return self.perplexity < threshold
 
 
+def perplexities(
+    texts: Sequence[str], perplexity: Callable[[Sequence[str]], Float[np.ndarray, "n"]] | None
+) -> Float[np.ndarray, "n"]:
+    """The reference model's perplexities, NaN of blank texts and without a model. Raises `SteerlabError` unless there is one per text."""
+    found = np.full(len(texts), np.nan)
+    there = [number for number, text in enumerate(texts) if text.strip()]
+    if perplexity is not None and there:
+        values = np.asarray(perplexity([texts[number] for number in there]), dtype=float)
+        if values.shape != (len(there),):
+            raise SteerlabError(f"the perplexities of {len(there)} texts came as {values.shape}: give one per text.")
+        found[there] = values
+    return found
+
+
 def tried(
     prompts: Sequence[InstructedPrompt],
     cell: Cell | None,
@@ -79,13 +93,7 @@ def tried(
     """
     if len(prompts) != len(texts):
         raise SteerlabError(f"{len(prompts)} prompts and {len(texts)} answers were given: give one answer per prompt.")
-    surprise = np.full(len(texts), np.nan)
-    there = [number for number, text in enumerate(texts) if text.strip()]
-    if perplexity is not None and there:
-        values = np.asarray(perplexity([texts[number] for number in there]), dtype=float)
-        if values.shape != (len(there),):
-            raise SteerlabError(f"the perplexities of {len(there)} texts came as {values.shape}: give one per text.")
-        surprise[there] = values
+    surprise = perplexities(texts, perplexity)
     found = []
     for row, text, own in zip(prompts, texts, surprise.tolist(), strict=True):
         followed = all(verdict.passed for verdict in check_all(row.instructions, row.kwargs, text, mode))

@@ -7,7 +7,7 @@ After Stolfo et al. 2025 (ICLR, arXiv 2410.12877), with what their issues and re
     found = select_cells(model, vectors, valid_prompts, strengths=(1.0, 2.0), perplexity=reference_perplexity(model))
     vectors = found.chosen(vectors)                                        # the choice in each header; not steering is strength 0
     save_instructions(vectors, "runs/instructions")                        # load_instruction_vectors reads them back
-    run = run_arms(model, test_prompts, found.pushes(vectors), arms=("none", "steered", "instructed", "both", "guided"))
+    run = run_arms(model, test_prompts, found.pushes(vectors), arms=ARMS)
     print(run.table); run.followed.changes(); run.quality(embed=...)       # follow rates, gained and lost, McNemar, quality
 
 **Fit**: `Pairs`, `pairs_of(prompts)` or `build_pairs(queries, instruction, kwargs, phrasings=3)`;
@@ -33,15 +33,18 @@ kind="ridge" | "procrustes")` with its held-out fit and `map_vectors` for others
 **Back off**: a `Request(..., backoff=BackOff(...))` (steerlab.backoff) is weakened where its text begins to repeat itself or becomes
 implausible; `sample.lowered` says where.
 
-**Generate and evaluate**: `run_arms(model, prompts, pushes, shown_pushes=, arms=, scale=)`; in parts `plan_arms` and `gather`. `pushes`
+**Generate and evaluate**: arms are none, random (a push of the same length in a random direction), steered, instructed, both, guided
+(classifier-free guidance). `run_arms(model, prompts, pushes, shown_pushes=, arms=, scale=)`; in parts `plan_arms` and `gather`. `pushes`
 maps an instruction to its interventions: `found.pushes(vectors)`, or `recommended_pushes(vectors)` from the headers.
 """
 
 from __future__ import annotations
 
+from steerlab.following.arms import ARMS
 from steerlab.instructions.application import KINDS, Application, Placing, Pushes, projections, target
 from steerlab.instructions.asking import GREEDY, SCALE, ask, pushed
 from steerlab.instructions.composition import Interference, Placed, compose, interference
+from steerlab.instructions.controls import random_pushes, randomised
 from steerlab.instructions.ends import end_activations, prompt_ends
 from steerlab.instructions.fit import AGAINST, fit_instructions
 from steerlab.instructions.forms import CHAT, FORMS, QA, Form, find_form
@@ -65,6 +68,7 @@ from steerlab.instructions.transfer import LayerMap, carry, fit_map, map_vectors
 
 __all__ = [
     "AGAINST",
+    "ARMS",
     "CHAT",
     "FORMS",
     "FOUR",
@@ -107,6 +111,8 @@ __all__ = [
     "prompt_ends",
     "prompt_source",
     "pushed",
+    "random_pushes",
+    "randomised",
     "recommended_pushes",
     "reference_perplexity",
     "run_arms",

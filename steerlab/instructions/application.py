@@ -35,7 +35,7 @@ class Application:
 
     kind: Kind = "match"
     unit: Unit = "raw"
-    cap: float | None = None
+    cap: float | int | None = None
     gate: Gate | None = None
     positions: Positions = ALL
 
@@ -62,7 +62,8 @@ class Application:
         common: dict[str, Any] = {"positions": self.positions, "gate": self.gate, "cap": self.cap}
         if self.matches:
             goal = target(vector, cell.layer, cell.strength)
-            return (Intervention(vector, cell.layer, self.kind, target=goal, **common),)
+            operator: Any = self.kind
+            return (Intervention(vector, cell.layer, operator, target=goal, **common),)
         strength = -cell.strength if self.kind == "subtract" else cell.strength
         return (Intervention(vector, cell.layer, "add", strength, self.unit, **common),)
 

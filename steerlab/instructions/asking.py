@@ -16,7 +16,9 @@ from steerlab.instructions.application import Pushes
 from steerlab.instructions.forms import Form
 from steerlab.steering import Intervention
 
-SHOWN: Mapping[Arm, bool] = {"none": False, "steered": False, "instructed": True, "both": True, "guided": True}
+SHOWN: Mapping[Arm, bool] = {
+    "none": False, "random": False, "steered": False, "instructed": True, "both": True, "guided": True
+}  # fmt: skip
 GREEDY = Settings(max_new_tokens=128, greedy=True, stop=())  # as in Stolfo et al., who stop at 1,024 or 2,048 tokens
 SCALE = 1.5  # classifier-free guidance: Sanchez et al. 2023 (arXiv 2306.17806) find this scale best for instructions
 
@@ -56,16 +58,14 @@ def arm_request(
     row: InstructedPrompt,
     arm: Arm,
     form: Form,
-    pushes: Pushes,
-    shown_pushes: Pushes,
+    pushes: Mapping[Arm, Pushes],
     scale: float = SCALE,
     backoff: BackOff | None = None,
 ) -> Request:
-    """The request of a prompt in an arm; `pushes` act behind base queries, `shown_pushes` behind prompts with the instruction."""
+    """The request of a prompt in an arm, in which the arm's `pushes` act if it has any."""
     if arm not in SHOWN:
         raise SteerlabError(f"arm {arm!r} is not known: give one of {', '.join(SHOWN)}.")
-    own = {"steered": pushes, "both": shown_pushes}.get(arm, {})
-    request = ask(row, form, SHOWN[arm], pushed(row, own), scale if arm == "guided" else None)
+    request = ask(row, form, SHOWN[arm], pushed(row, pushes.get(arm, {})), scale if arm == "guided" else None)
     return replace(request, backoff=backoff)
 
 

@@ -76,13 +76,13 @@ def fit_instructions(
     for i, own in enumerate(pairs):
         data = tuple((side, texts_digest(list(getattr(own, side)))) for side in ("bare", "instructed"))
         made = SteeringVector.from_raw(
-            own.name, raw[i], tuple(range(model.n_layers)), residual_norm=found.norm, counts=(float(len(own)),) * 2,
+            own.name, raw[i], tuple(range(model.n_layers)), residual_norm=found.norm, counts=(float(len(own)), float(len(own))),
             provenance=replace(record, data=data),
         )  # fmt: skip
         unit = made.direction.double()
-        sides = (tuple((side[i] * unit).sum(-1).tolist()) for side in (instructed, bare))
+        shown, plain = (tuple((side[i] * unit).sum(-1).tolist()) for side in (instructed, bare))
         own_splits = tuple(reliability[i].tolist()) if splits else ()
-        vectors[own.name] = replace(made, projections=Projections(*sides, own_splits))
+        vectors[own.name] = replace(made, projections=Projections(shown, plain, own_splits))
     return vectors
 
 

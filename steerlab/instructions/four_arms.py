@@ -16,6 +16,7 @@ from steerlab.following.quality import Embed, Judge, Perplexity, Quality, measur
 from steerlab.generation import Request, Sample, Settings, generate
 from steerlab.instructions.application import Pushes
 from steerlab.instructions.asking import GREEDY, SCALE, arm_request
+from steerlab.instructions.controls import random_pushes
 from steerlab.instructions.forms import CHAT, Form
 from steerlab.model import TracedModel
 
@@ -68,14 +69,17 @@ def plan_arms(
     form: Form = CHAT,
     scale: float = SCALE,
     backoff: BackOff | None = None,
+    seed: int = 0,
 ) -> list[tuple[InstructedPrompt, Arm, Request]]:
     """Every prompt in every arm, arm by arm. Raises `SteerlabError` for no prompts, no arms, or one that is unknown or given twice."""
     if not prompts or not arms or len(set(arms)) < len(arms) or not set(arms) <= set(ARMS):
         raise SteerlabError(
             f"{len(prompts)} prompts and the arms {', '.join(arms) or 'none'} were given: give prompts, and some of {', '.join(ARMS)}."
         )
-    shown = pushes if shown_pushes is None else shown_pushes
-    return [(row, arm, arm_request(row, arm, form, pushes, shown, scale, backoff)) for arm in arms for row in prompts]
+    acting: dict[Arm, Pushes] = {"steered": pushes, "both": pushes if shown_pushes is None else shown_pushes}
+    if "random" in arms:
+        acting["random"] = random_pushes(pushes, seed)
+    return [(row, arm, arm_request(row, arm, form, acting, scale, backoff)) for arm in arms for row in prompts]
 
 
 def gather(planned: Sequence[tuple[InstructedPrompt, Arm, Request]], samples: Sequence[Sample]) -> ArmAnswers:
@@ -104,9 +108,19 @@ def run_arms(
 
     `pushes`: per instruction what acts behind base queries (arm "steered"); `shown_pushes`: what acts behind prompts that show the
     instruction (arm "both"; the same unless given, though the two are best chosen apart). An instruction without an entry is not
-    steered. `scale` is that of the arm "guided"; `backoff` weakens steered texts that begin to break, and their samples say so.
+    steered. The arm "random" is pushed as far as "steered", in random directions drawn from the settings' seed; `scale` is that of
+    the arm "guided"; `backoff` weakens steered texts that begin to break, and their samples say so.
     """
-    planned = plan_arms(prompts, pushes, shown_pushes=shown_pushes, arms=arms, form=form, scale=scale, backoff=backoff)
+    planned = plan_arms(
+        prompts,
+        pushes,
+        shown_pushes=shown_pushes,
+        arms=arms,
+        form=form,
+        scale=scale,
+        backoff=backoff,
+        seed=settings.seed,
+    )
     requests = [request for _, _, request in planned]
     samples = generate(model, requests, form.ends(settings), batch_rows=batch_rows, progress=progress)
     return gather(planned, samples)

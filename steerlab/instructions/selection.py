@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from steerlab.evaluation.fluency import perplexity
 from steerlab.following.crossfit import CrossFit, Rule, cross_fit
 from steerlab.following.paper_rule import THRESHOLD, paper_rule
 from steerlab.following.shrunken_rule import shrunken_rule
-from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, trial_tables, tried
+from steerlab.following.trials import Cell, Trial, TrialTable, candidate_layers, perplexities, trial_tables, tried
 from steerlab.following.verdict import Mode
 from steerlab.generation import Request, Settings, generate
 from steerlab.instructions.application import Application, Placing, Pushes
@@ -66,29 +65,22 @@ class CellSelection:
     def chosen(self, vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
         """The vectors with the choice in their headers; not steering is a choice of strength 0."""
         return {
-            name: replace(vectors[name], choice=self._choice(vectors[name], cell)) for name, cell in self.cells.items()
+            name: replace(vectors[name], choice=self._choice(name, vectors[name], cell))
+            for name, cell in self.cells.items()
         }
 
-    def _choice(self, vector: SteeringVector, cell: Cell | None) -> Choice:
+    def _choice(self, name: str, vector: SteeringVector, cell: Cell | None) -> Choice:
         layer = vector.layers[0] if cell is None else cell.layer
-        evidence = self._evidence(vector.name)
+        evidence = self._evidence(name)
         interventions = self.application.at(vector, cell)
         if not interventions:
             return Choice((layer,), 0.0, "add", "raw", rule=f"{self.rule}: not steered", evidence=evidence)
         (one,) = interventions
         gate = None if one.gate is None else (one.gate.threshold, one.gate.above)
         return Choice(
-            one.at,
-            one.strength,
-            str(one.operator),
-            one.unit,
-            one.target,
-            str(one.positions),
-            self.rule,
-            evidence,
-            one.cap,
-            gate,
-        )
+            one.at, one.strength, str(one.operator), one.unit, one.target, str(one.positions), self.rule, evidence,
+            one.cap, gate,
+        )  # fmt: skip
 
     def _evidence(self, name: str) -> tuple[tuple[str, float, float, float], ...]:
         if self.fit is None:
@@ -108,7 +100,7 @@ class CellSelection:
 
 
 def cells_of(
-    n_layers: int, strengths: Sequence[float] = (1.0,), layers: Sequence[int] | None = None
+    n_layers: int, strengths: Sequence[float | int] = (1.0,), layers: Sequence[int] | None = None
 ) -> list[Cell | None]:
     """The candidates: not steering, and every layer (the paper's unless given) with every strength."""
     chosen = candidate_layers(n_layers) if layers is None else tuple(layers)
@@ -169,7 +161,7 @@ def tables_of(
     by_cell: dict[Cell | None, list[int]] = defaultdict(list)
     for number, attempt in enumerate(attempts):
         by_cell[attempt.cell].append(number)
-    surprise = _once(perplexity, texts)
+    surprise = perplexities(texts, perplexity)
     trials: list[Trial] = []
     for cell, members in by_cell.items():
         rows, own = [attempts[i].prompt for i in members], [texts[i] for i in members]
@@ -211,7 +203,7 @@ def select_cells(
     prompts: Sequence[InstructedPrompt],
     application: Application | None = None,
     *,
-    strengths: Sequence[float] = (1.0,),
+    strengths: Sequence[float | int] = (1.0,),
     layers: Sequence[int] | None = None,
     shown: bool = False,
     rule: RuleName | Rule = "shrunken",
@@ -248,14 +240,3 @@ def recommended_pushes(vectors: Mapping[str, SteeringVector]) -> dict[str, tuple
 def reference_perplexity(model: TracedModel) -> Perplexity:
     """The perplexity of texts alone, under this model unsteered; Stolfo et al. take GPT-2 and the last 1,024 tokens."""
     return lambda texts: perplexity(model, texts)
-
-
-def _once(perplexity: Perplexity | None, texts: Sequence[str]) -> Float[np.ndarray, "n"]:
-    found = np.full(len(texts), math.nan)
-    there = [number for number, text in enumerate(texts) if text.strip()]
-    if perplexity is not None and there:
-        values = np.asarray(perplexity([texts[number] for number in there]), dtype=float)
-        if values.shape != (len(there),):
-            raise SteerlabError(f"the perplexities of {len(there)} texts came as {values.shape}: give one per text.")
-        found[there] = values
-    return found
