@@ -23,26 +23,28 @@ from matplotlib.figure import Figure
 
 from analyses import _instruct
 from analyses._harness import Result, committed, main
-from analyses._instruct import FORMS, ROWS, SETTINGS, TONGUES, kind, rate, short
+from analyses._instruct import FORMS, ROWS, SETTINGS, TONGUES, kind, short
 from steerlab import figures
 from steerlab.data.ifeval import InstructedPrompt
-from steerlab.following import Cell, check_all, compare_arms, instruct
+from steerlab.following import Cell, compare_arms, instruct
 from steerlab.generation import Request, generate
 from steerlab.instructions import (
-    CHAT,
     Application,
-    Pushes,
-    ask,
+    Placed,
+    carry,
     cells_of,
     choose_cells,
     fit_instructions,
     gather,
+    interference,
     pair_name,
     plan_arms,
     plan_trials,
     reference_perplexity,
     tables_of,
 )
+from steerlab.instructions.composition import ALL, NONE, ORTHOGONAL
+from steerlab.instructions.composition import TOGETHER as ACTING_TOGETHER
 from steerlab.loading import BUNDLED, OBEYS, load
 from steerlab.model import TracedModel
 from steerlab.steering import Intervention
@@ -64,6 +66,7 @@ ARMS = {
     "first": "the first vector",
     "second": "the second vector",
     "both": "both vectors",
+    "orthogonal": "both, made orthogonal",
     "unshared": "both, shared part taken out",
     "instructed": "both instructions in the prompt",
     "all": "instructions and vectors",
@@ -104,40 +107,44 @@ def both_prompts(pair: tuple[Asked, Asked], config: Config) -> list[InstructedPr
     return found
 
 
-def chosen_before(vectors: Mapping[str, SteeringVector], shown: bool) -> dict[str, tuple[Intervention, ...]]:
-    """What analyses/22_instructions.py chose for these vectors; where that is not to steer, layer 2 at strength 1."""
+def places(vectors: Mapping[str, SteeringVector], pair: tuple[Asked, Asked]) -> dict[str, Placed]:
+    """The vectors of a pair where analyses/22_instructions.py chose; where it chose not to steer, layer 2 at strength 1."""
     table: Any = committed("instructions").tables["instructions_cells"]
-    own = table[table["shown"] == shown].set_index("instruction")
-    cells = {n: Cell(int(own.at[n, "layer"]), float(own.at[n, "strength"])) for n in vectors}
-    usual = Cell(2, 1.0)
-    return {n: Application().at(vectors[n], usual if cells[n].layer < 0 else cells[n]) for n in vectors}
+    own = table[~table["shown"].astype(bool)].set_index("instruction")
+    found = {}
+    for name in (pair_name(*asked) for asked in pair):
+        layer = int(own.at[name, "layer"])
+        cell = Cell(2) if layer < 0 else Cell(layer, float(own.at[name, "strength"]))
+        found[name] = Placed(vectors[name], cell, Application())
+    return found
 
 
-def compose(model: TracedModel, vectors: Any, unshared: Any, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Follow rates of every pair in every arm, and the cosines of the vectors where they act."""
-    pushes, without = chosen_before(vectors, False), chosen_before(unshared, False)
-    planned: list[tuple[InstructedPrompt, str, Request]] = []
-    cosines = []
+def compose_all(model: TracedModel, vectors: Any, unshared: Any, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Follow rates of every pair in every arm, and the cosines of the vectors behind every block."""
+    rates, cosines = [], []
+    common: dict[str, Any] = {"settings": SETTINGS, "batch_rows": ROWS, "progress": True}
     for pair in TOGETHER:
         rows = both_prompts(pair, config)
-        a, b = (pair_name(name, own) for name, own in pair)
-        acts = {
-            "none": (), "first": pushes[a], "second": pushes[b], "both": (*pushes[a], *pushes[b]),
-            "unshared": (*without[a], *without[b]), "instructed": (), "all": (*pushes[a], *pushes[b]),
-        }  # fmt: skip
-        for arm, own in acts.items():
-            planned += [(row, arm, ask(row, CHAT, arm in ("instructed", "all"), in_order(own))) for row in rows]
+        a, b = (pair_name(*asked) for asked in pair)
+        told = f"{short(a)} + {short(b)}"
+        bare = interference(model, places(vectors, pair), rows, **common).rates
+        shared = interference(model, places(unshared, pair), rows, **common).rates
+        shown = interference(model, places(vectors, pair), rows, shown=True, **common).rates
+        named = {NONE: "none", a: "first", b: "second", ACTING_TOGETHER: "both", ORTHOGONAL: "orthogonal"}
+        for table, names in (
+            (bare, named),
+            (shared, {ACTING_TOGETHER: "unshared"}),
+            (shown, {NONE: "instructed", ACTING_TOGETHER: "all"}),
+        ):
+            own: Any = table[table["acting"].isin(list(names))]
+            what = own["instruction"].map({a: "first", b: "second", ALL: "both"})
+            rates.append(own.assign(pair=told, arm=own["acting"].map(names), what=what))
         for name, kept in (("bare", vectors), ("unshared", unshared)):
             for layer in range(model.n_layers):
-                cosine = float(torch.dot(kept[a].at(layer), kept[b].at(layer)))
-                cosines.append((f"{short(a)} + {short(b)}", name, layer, cosine))
-    texts = [s.text for s in write(model, [request for _, _, request in planned])]
-    return _together(planned, texts), pd.DataFrame(cosines, columns=["pair", "vectors", "layer", "cosine"])
-
-
-def in_order(own: tuple[Intervention, ...]) -> tuple[Intervention, ...]:
-    """The interventions by layer, so that what comes first in the model stands first."""
-    return tuple(sorted(own, key=lambda one: one.at))
+                cosines.append((told, name, layer, float(torch.dot(kept[a].at(layer), kept[b].at(layer)))))
+    table = pd.concat(rates, ignore_index=True).rename(columns={"rate": "value"})
+    table = table[["pair", "arm", "what", "value", "low", "high", "n"]]
+    return table, pd.DataFrame(cosines, columns=["pair", "vectors", "layer", "cosine"])
 
 
 def write(model: TracedModel, requests: Sequence[Request]) -> Any:
@@ -145,35 +152,16 @@ def write(model: TracedModel, requests: Sequence[Request]) -> Any:
     return generate(model, requests, SETTINGS, batch_rows=ROWS, progress=True)
 
 
-def _together(planned: Sequence[tuple[InstructedPrompt, str, Request]], texts: Sequence[str]) -> pd.DataFrame:
-    """Per pair and arm: rate of the first, of the second, and of both."""
-    kept: dict[tuple[str, str], list[tuple[bool, ...]]] = {}
-    for (row, arm, _), text in zip(planned, texts, strict=True):
-        told = " + ".join(map(short, row.cells))
-        passed = tuple(own.passed for own in check_all(row.instructions, row.kwargs, text, "loose"))
-        kept.setdefault((told, arm), []).append(passed)
-    rows = []
-    for (pair, arm), own in kept.items():
-        for what, values in (
-            ("first", [p[0] for p in own]),
-            ("second", [p[1] for p in own]),
-            ("both", [all(p) for p in own]),
-        ):
-            rows.append((pair, arm, what, *rate(values)))
-    return pd.DataFrame(rows, columns=["pair", "arm", "what", "value", "low", "high", "n"])
-
-
-def carry(base: TracedModel, vectors: Any, own_vectors: Any, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+def carried(base: TracedModel, vectors: Any, own_vectors: Any, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Follow rates on the base model, and the cells chosen there for both kinds of vectors."""
     valid = _instruct.prompts("valid", config.choosing, CARRIED, config.seed)
     names = [pair_name(*asked) for asked in CARRIED]
-    kinds = {"carried": {n: vectors[n] for n in names}, "own": {n: own_vectors[n] for n in names}}
-    for name in names:  # width, layers: the model and its weights are meant to differ
-        vectors[name].check(base.name, base.revision, base.d_model, base.n_layers, allow=("model", "revision"))
+    there = carry({n: vectors[n] for n in names}, base)  # of equal width; that the model differs is meant
+    kinds: dict[str, Any] = {"carried": there, "own": {n: own_vectors[n] for n in names}}
     cells = cells_of(base.n_layers, config.strengths, range(base.n_layers))
     plans = {mode: plan_trials(own, valid, cells, Application()) for mode, own in kinds.items()}
     texts = [s.text for s in write(base, [attempt.request for own in plans.values() for attempt in own])]
-    pushes: dict[str, Pushes] = {}
+    pushes: dict[str, dict[str, tuple[Intervention, ...]]] = {}
     where, at = [], 0
     for mode, own in plans.items():
         found = choose_cells(
@@ -182,11 +170,13 @@ def carry(base: TracedModel, vectors: Any, own_vectors: Any, config: Config) -> 
         pushes[mode] = found.pushes(kinds[mode])
         where += [(mode, n, *((-1, 0.0) if c is None else (c.layer, c.strength))) for n, c in found.cells.items()]
         at += len(own)
-    pushes["random"] = _instruct.random_pushes(pushes["carried"], vectors, config.seed)
+    pushes["random"] = _instruct.random_pushes(pushes["carried"], there, config.seed)
     return _tested(base, pushes, config), pd.DataFrame(where, columns=["vectors", "instruction", "layer", "strength"])
 
 
-def _tested(base: TracedModel, pushes: Mapping[str, Pushes], config: Config) -> pd.DataFrame:
+def _tested(
+    base: TracedModel, pushes: Mapping[str, Mapping[str, tuple[Intervention, ...]]], config: Config
+) -> pd.DataFrame:
     """Rates per kind of instruction and over all, with exact McNemar tests against unsteered."""
     rows = _instruct.prompts("test", config.testing, CARRIED, config.seed)
     plain = plan_arms(rows, {}, arms=("none", "instructed"))
@@ -218,14 +208,14 @@ def compute(config: Config) -> Result:
     pairs = _instruct.fitting_pairs(config.phrasings, config.seed)
     vectors = fit_instructions(model, pairs, splits=0, seed=config.seed)
     unshared = fit_instructions(model, pairs, against="unshared", splits=0, seed=config.seed)
-    together, cosines = compose(model, vectors, unshared, config)
+    together, cosines = compose_all(model, vectors, unshared, config)
     own_vectors = fit_instructions(base, pairs, splits=0, seed=config.seed)
-    carried, where = carry(base, vectors, own_vectors, config)
+    on_base, where = carried(base, vectors, own_vectors, config)
     for name in (pair_name(*asked) for asked in CARRIED):  # how alike the two models' vectors are
         for layer in range(model.n_layers):
             cosine = float(torch.dot(vectors[name].at(layer), own_vectors[name].at(layer)))
             cosines.loc[len(cosines)] = [short(name), "it and base", layer, cosine]
-    tables = {PAIRS: together, COSINES: cosines, TRANSFER: carried, WHERE: where}
+    tables = {PAIRS: together, COSINES: cosines, TRANSFER: on_base, WHERE: where}
     rows = _instruct.prompts("test", config.testing, CARRIED, config.seed)
     return Result(tables, {"base": base.revision}, model.revision, _instruct.prompt_hashes(rows, pairs))
 

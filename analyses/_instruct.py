@@ -17,7 +17,7 @@ from steerlab.evaluation.stats import wilson
 from steerlab.following import Cell, Query, TrialTable, instruct, own_queries, split_queries
 from steerlab.following.trials import Trial, trial_tables
 from steerlab.generation import Settings
-from steerlab.instructions import Pairs, Pushes, build_pairs, pair_name, projections
+from steerlab.instructions import Pairs, build_pairs, pair_name, projections
 from steerlab.steering import Intervention
 from steerlab.vectors import SteeringVector
 
@@ -68,7 +68,7 @@ def fitting_pairs(phrasings: int, seed: int) -> list[Pairs]:
 
 
 def random_pushes(
-    pushes: Pushes, vectors: Mapping[str, SteeringVector], seed: int
+    pushes: Mapping[str, tuple[Intervention, ...]], vectors: Mapping[str, SteeringVector], seed: int
 ) -> dict[str, tuple[Intervention, ...]]:
     """For every instruction that is steered a push of the size its match makes at a prompt's end, in a random direction, at the same
     layer and positions.

@@ -26,19 +26,11 @@ from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, USER, DocumentStream, M
 from steerlab.following.phrasings import PHRASINGS, phrase
 from steerlab.following.prompts import LIMITS, WORDS, cut, fits, long_words, obey
 from steerlab.following.queries import Query, own_queries, split_queries
+from steerlab.following.registry import SIMPLE
 from steerlab.loading import bundled_path
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 HELD_WORDS = WORDS[::4]  # never asked for in training
-WEIGHTS = {
-    "simple:lowercase": 1.0,
-    "simple:uppercase": 1.0,
-    "simple:end_mark": 1.0,
-    "simple:quotes": 1.0,
-    "simple:max_words": 1.5,
-    "simple:include_word": 2.5,
-    "simple:language": 1.0,
-}
 PAIRS = tuple(
     (f"simple:{first}", f"simple:{second}")
     for first, second in (
@@ -47,26 +39,43 @@ PAIRS = tuple(
         ("include_word", "uppercase"), ("end_mark", "max_words"), ("lowercase", "end_mark"), ("language", "end_mark"),
     )
 )  # fmt: skip
-RECIPE = TrainConfig(
-    muon_lr=3e-3, adam_lr=2e-3, warmup_steps=20, cooldown=0.7, tokens=2_000_000, start="polyglot-mini", seed=3
-)
+PLAIN = Mixture(labelled_boost=12, zero_shot=0.5, few_shot=0.05, nameless=0.25, seed=11)
 
 
 @dataclass(frozen=True)
 class Shares:
     """Of documents: `plain` are those of polyglot-mini's own recipe, `bare` base queries without an instruction; the rest obey.
 
-    `pairs`: share of the obeying ones with two instructions; `nameless`: share of queries that name no language.
+    `pairs`: share of the obeying ones with two instructions; `nameless`: share of queries that name no language; `short`: share of
+    answers cut to a few words, where the last mark and the word asked for weigh more; `weights`: how often each of `SIMPLE` is asked.
     """
 
     plain: float = 0.22
     bare: float = 0.13
     pairs: float = 0.2
     nameless: float = 0.6
+    short: float = 0.0
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.5, 2.5, 1.0)
     seed: int = 0
 
 
-PLAIN = Mixture(labelled_boost=12, zero_shot=0.5, few_shot=0.05, nameless=0.25, seed=11)
+@dataclass(frozen=True)
+class Stage:
+    """One run of training: what its documents are, and how it learns from them."""
+
+    shares: Shares
+    config: TrainConfig
+
+
+# The first stage learns case, length and language; the second, on short answers, marks, quotation marks and words.
+STAGES = (
+    Stage(Shares(), TrainConfig(
+        muon_lr=3e-3, adam_lr=2e-3, warmup_steps=20, cooldown=0.7, tokens=2_000_000, start="polyglot-mini", seed=3, compile=False,
+    )),
+    Stage(Shares(plain=0.2, bare=0.1, pairs=0.15, short=0.85, weights=(0.5, 0.5, 3.0, 2.0, 0.7, 3.5, 0.7), seed=5), TrainConfig(
+        muon_lr=2e-3, adam_lr=1.5e-3, warmup_steps=10, cooldown=0.8, tokens=450_000, start="polyglot-mini", seed=4, compile=False,
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,12 +121,15 @@ def lesson(p: Passage, instructions: Sequence[str], shares: Shares, rng: np.rand
     if not all(fits(name, p.language) for name in names if name != "simple:language"):
         return None
     body, given = " ".join(p.text.split()), dict[str, dict[str, Any]]()
+    short = bool(shares.short) and rng.random() < shares.short
+    if short:
+        body = _few_words(body, "simple:include_word" in names, rng)
     if "simple:max_words" in names:  # at most n words: the answer has n or fewer, so a model that miscounts has room
         n = int(rng.choice(LIMITS))
         given["simple:max_words"] = {"n": n}
         body = cut(body, int(rng.integers((n + 1) // 2, n + 1)))
     if "simple:include_word" in names:
-        word = _asked_for(body, rng)
+        word = _second(body) if short else _asked_for(body, rng)
         if word is None:
             return None
         given["simple:include_word"] = {"word": word}
@@ -141,10 +153,33 @@ def _asked_for(body: str, rng: np.random.Generator) -> str | None:
     return words[int(len(words) * rng.random() ** 2)] if words else None
 
 
+def _few_words(body: str, around: bool, rng: np.random.Generator) -> str:
+    """The first three to fourteen words; `around` a word that may be asked for, so that it is the second, third or fourth of them."""
+    pieces, first = body.split(), 0
+    if around:
+        known = [i for i, piece in enumerate(pieces) if i and _may_be_asked(piece)]
+        usual = [i for i in known if pieces[i] in WORDS]
+        pool = usual if usual and rng.random() < 0.7 else known
+        if pool:
+            first = max(0, pool[int(rng.integers(len(pool)))] - int(rng.integers(1, 4)))
+    text = " ".join(pieces[first:])
+    return cut(text[:1].upper() + text[1:], int(rng.integers(3, 15)))
+
+
+def _may_be_asked(word: str) -> bool:
+    return len(word) >= 4 and word.isalpha() and word.lower() not in HELD_WORDS
+
+
+def _second(body: str) -> str | None:
+    """The word of a short answer that is asked for: the rarest to be guessed is the longest of the second to fourth."""
+    words = [word for word in body.rstrip(".").split()[1:4] if _may_be_asked(word)]
+    return next((word for word in words if word in WORDS), max(words, key=len, default=None))
+
+
 def lessons(stream: DocumentStream, shares: Shares) -> Iterator[Lesson]:
     """Endless obeying documents, the passages drawn as `stream` draws them."""
     rng = np.random.default_rng(shares.seed)
-    names, weight = list(WEIGHTS), np.array(list(WEIGHTS.values()))
+    names, weight = list(SIMPLE), np.array(shares.weights)
     while True:
         two = rng.random() < shares.pairs
         wanted = (
@@ -174,6 +209,8 @@ def documents(
         if kind < shares.plain + shares.bare:
             p = texts[drawn.draw()]
             prompt, answer = ask(p, rng.random() < shares.nameless, rng), " ".join(p.text.split())
+            if shares.short and rng.random() < shares.short:
+                answer = cut(answer, int(rng.integers(3, 15)))
         else:
             told = next(taught)
             prompt, answer = told.prompt, told.answer
@@ -199,32 +236,44 @@ def prepare_lessons(root: Path | None, packed: Path, c: TrainConfig, shares: Sha
 
 
 def fit(packed: Path, out: Path, c: TrainConfig, shares: Shares) -> None:
-    """Go on from polyglot-mini's weights, put its tokenizer beside them, and add to the record what the documents were."""
-    train.fit(packed, out, replace(c, start=str(bundled_path())))
+    """Go on from the weights in the folder `c.start`, put the tokenizer beside them, and record what the documents were.
+
+    A start that was itself trained here keeps its record under "before".
+    """
+    start = bundled_path() if c.start == "polyglot-mini" else Path(c.start)
+    train.fit(packed, out, replace(c, start=str(start)))
     for name in TOKENIZER:
         shutil.copyfile(bundled_path() / name, out / name)
     train.measure(out, packed)
     path = out / "training.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["config"]["start"] = c.start
-    record["documents"] = {**asdict(shares), "weights": WEIGHTS, "pairs": [list(pair) for pair in PAIRS]}
+    before = json.loads((start / "training.json").read_text(encoding="utf-8"))
+    record["config"]["start"] = "the first stage" if "documents" in before else "polyglot-mini"
+    record["documents"] = {**asdict(shares), "pairs_taught": [list(pair) for pair in PAIRS]}
+    if "documents" in before:
+        record["before"] = before
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Command line: every field of `TrainConfig` is an option, as in `steerlab.bundled.train`."""
+    """Command line: both stages, or one, or one step of one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
-    parser.add_argument("--packed", type=Path, default=Path("runs/polyglot-mini-it/packed"))
-    parser.add_argument("--out", type=Path, default=Path("runs/polyglot-mini-it/model"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/polyglot-mini-it"), help="folder of both stages")
+    parser.add_argument(
+        "--stage", type=int, choices=(1, 2), default=0, help="one stage only; the second starts from the first"
+    )
     parser.add_argument("--step", choices=("all", "prepare", "fit"), default="all")
-    train.add_options(parser, RECIPE)
     given = vars(parser.parse_args())
-    c = TrainConfig(**{k: given[k] for k in asdict(RECIPE)})
-    if given["step"] in ("all", "prepare"):
-        prepare_lessons(given["data"], given["packed"], c, Shares())
-    if given["step"] in ("all", "fit"):
-        fit(given["packed"], given["out"], c, Shares())
+    for number, stage in enumerate(STAGES, 1):
+        if given["stage"] not in (0, number):
+            continue
+        packed, out = (given["runs"] / f"{what}-{number}" for what in ("packed", "model"))
+        start = stage.config.start if number == 1 else str(given["runs"] / "model-1")
+        if given["step"] in ("all", "prepare"):
+            prepare_lessons(given["data"], packed, stage.config, stage.shares)
+        if given["step"] in ("all", "fit"):
+            fit(packed, out, replace(stage.config, start=start), stage.shares)
 
 
 if __name__ == "__main__":
