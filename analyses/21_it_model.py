@@ -112,22 +112,24 @@ def record(name: str) -> dict[str, Any]:
     return json.loads((bundled_path(name) / "training.json").read_text(encoding="utf-8"))
 
 
+def curve() -> pd.DataFrame:
+    """Held-out bits per byte by millions of tokens, both stages after one another, one row per evaluation and language."""
+    last = record(OBEYS)
+    first = last["before"]
+    points = [(0.0, record(BASE)["bits_per_byte"]), *((p["tokens"], p["bits_per_byte"]) for p in first["curve"])]
+    points += [(first["tokens"] + p["tokens"], p["bits_per_byte"]) for p in last["curve"]]
+    rows = [(tokens / 1e6, code, value) for tokens, bits in points for code, value in bits.items()]
+    return pd.DataFrame(rows, columns=["tokens", "language", "value"])
+
+
 def compute(config: Config) -> Result:
     """Follow rates of both models, what obeying cost, and the training curve."""
     base, obeys = load(BASE), load(OBEYS)
     own = follow(obeys, {kind: kind for kind in SERIES if kind != "base"}, config)
     table = pd.concat([own, follow(base, {"base": "with"}, config)], ignore_index=True)
     paid = pd.concat([cost(base, config), cost(obeys, config)], ignore_index=True)
-    curve = pd.DataFrame(
-        [
-            (point["tokens"] / 1e6, code, value)
-            for point in record(OBEYS)["curve"]
-            for code, value in point["bits_per_byte"].items()
-        ],
-        columns=["tokens", "language", "value"],
-    )
     hashes = {"prompts": data.texts_sha256([row.prompt for kind in SERIES for row in asked(config.seed, kind)])}
-    return Result({TABLE: table, COST: paid, CURVE: curve}, {"base": base.revision}, obeys.revision, hashes)
+    return Result({TABLE: table, COST: paid, CURVE: curve()}, {"base": base.revision}, obeys.revision, hashes)
 
 
 def draw(result: Result) -> dict[str, Figure]:
@@ -181,15 +183,18 @@ def card(result: Result) -> dict[str, str]:
         rows.append(f"| {name} | {own.at['with', 'n']} | {' | '.join(cells)} |")
     bits, share = (paid.groupby("model")[column].mean() for column in ("bits_per_byte", "share"))
     points = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
+    first, second = training["before"], training
     facts = {
         "table": "\n".join(rows),
         "parameters": training["parameters"] / 1e6,
-        "tokens": training["tokens"] / 1e6,
-        "steps": training["steps"],
+        "first": first["tokens"] / 1e6,
+        "second": second["tokens"] / 1e6,
+        "steps": first["steps"] + second["steps"],
         "curve": ", ".join(f"{value:.2f} at {tokens:.1f}M" for tokens, value in points.items()),
         "bits": f"{bits[BASE]:.2f} before, {bits[OBEYS]:.2f} after",
         "share": f"{share[BASE]:.2f} before, {share[OBEYS]:.2f} after",
-        **training["documents"],
+        "short": second["documents"]["short"],
+        **{name: first["documents"][name] for name in ("plain", "bare", "pairs", "nameless")},
     }
     text = (Path(__file__).parent / "card_it.md").read_text(encoding="utf-8")
     return {CARD: text.format(**facts)}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,10 +23,11 @@ from matplotlib.figure import Figure
 
 from analyses import _instruct
 from analyses._harness import Result, main
-from analyses._instruct import ROWS, SETTINGS, kind
+from analyses._instruct import ROWS, SETTINGS, by_kind
 from steerlab import figures
 from steerlab.data.ifeval import InstructedPrompt
-from steerlab.following import Answer, TrialTable, compare_arms
+from steerlab.following import TrialTable, compare_arms
+from steerlab.following.arms import Arm
 from steerlab.generation import Request, generate
 from steerlab.instructions import (
     Application,
@@ -48,7 +49,7 @@ from steerlab.vectors import SteeringVector
 TABLE, CHANGES, CELLS, TRIALS, QUALITY = (
     "instructions", "instructions_changes", "instructions_cells", "instructions_trials", "instructions_quality",
 )  # fmt: skip
-ARMS = ("none", "random", "steered", "instructed", "both", "guided")
+ARMS: tuple[Arm, ...] = ("none", "random", "steered", "instructed", "both", "guided")
 NAMES = {
     "none": "neither",
     "random": "a random direction, as far",
@@ -67,7 +68,7 @@ class Config:
     phrasings: int = 3
     choosing: int = 1
     testing: int = 4
-    testing_languages: int = 2
+    testing_languages: int = 1
     strengths: tuple[float, ...] = (1.0, 2.0)
     shown_strengths: tuple[float, ...] = (1.0,)
     scale: float = 1.5
@@ -104,46 +105,14 @@ def write(model: TracedModel, requests: Sequence[Request]) -> Any:
     return generate(model, requests, SETTINGS, batch_rows=ROWS, progress=True)
 
 
-def six_arms(
-    model: TracedModel,
-    rows: Sequence[InstructedPrompt],
-    chosen: tuple[CellSelection, CellSelection],
-    vectors: Mapping[str, SteeringVector],
-    config: Config,
-) -> tuple[ArmAnswers, ArmAnswers]:
-    """Answers in the four arms and under guidance, and those under random directions (as the arm "steered" beside "none")."""
-    pushes, shown = (own.pushes(vectors) for own in chosen)
-    plan = plan_arms(
-        rows, pushes, shown_pushes=shown, arms=("none", "steered", "instructed", "both", "guided"), scale=config.scale
-    )
-    control = plan_arms(rows, _instruct.random_pushes(pushes, vectors, config.seed), arms=("steered",))
-    samples = write(model, [request for _, _, request in (*plan, *control)])
-    real = gather(plan, samples[: len(plan)])
-    nothing = [own for own in plan if own[1] == "none"]
-    return real, gather([*nothing, *control], [*samples[: len(nothing)], *samples[len(plan) :]])
-
-
-def rates(answers: ArmAnswers, control: ArmAnswers) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Follow rates and changes per instruction, per kind of instruction, and over all; "random" is the control's steered arm."""
-    tables, changes = [], []
-    for level, regroup in (("instruction", lambda a: a), ("kind", by_kind)):
-        own, other = (compare_arms([regroup(a) for a in which.answers]) for which in (answers, control))
-        tables.append(own.rates().assign(level=level))
-        tables.append(_as_random(other.rates(), "arm").assign(level=level))
-        changes.append(own.changes().assign(level=level))
-        changes.append(_as_random(other.changes(), "after").assign(level=level))
-    return pd.concat(tables, ignore_index=True), pd.concat(changes, ignore_index=True)
-
-
-def by_kind(answer: Answer) -> Answer:
-    """The answer, its instruction called by kind: all languages together, all marks, all words."""
-    return replace(answer, cells=tuple(kind(cell) for cell in answer.cells))
-
-
-def _as_random(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows of the control's steered arm, called "random"."""
-    own: Any = table[table[column] == "steered"]
-    return own.assign(**{column: "random"})
+def rates(answers: ArmAnswers) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Follow rates and changes per instruction, per kind of instruction, and over all."""
+    levels = {"instruction": answers.answers, "kind": [by_kind(answer) for answer in answers.answers]}
+    four = {level: compare_arms(own) for level, own in levels.items()}
+    tables = (pd.concat([getattr(own, what)().assign(level=level) for level, own in four.items()], ignore_index=True)
+              for what in ("rates", "changes"))  # fmt: skip
+    table, changes = tables
+    return table, changes
 
 
 def chosen_rows(chosen: tuple[CellSelection, CellSelection], vectors: Mapping[str, SteeringVector]) -> pd.DataFrame:
@@ -171,8 +140,10 @@ def compute(config: Config) -> Result:
     pairs, rows = _instruct.fitting_pairs(config.phrasings, config.seed), test_prompts(config)
     vectors = fit_instructions(model, pairs, seed=config.seed, progress=True)
     chosen = choose(model, base, vectors, config)
-    answers, control = six_arms(model, rows, chosen, vectors, config)
-    table, changes = rates(answers, control)
+    pushes, shown = (own.pushes(vectors) for own in chosen)
+    plan = plan_arms(rows, pushes, shown_pushes=shown, arms=ARMS, scale=config.scale)
+    answers = gather(plan, write(model, [request for _, _, request in plan]))
+    table, changes = rates(answers)
     quality = answers.quality(reference_perplexity(base)).table()
     trials = all_trials([own.tables for own in chosen])
     tables = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from analyses import _instruct
 from analyses._harness import Result, committed, main
-from analyses._instruct import FORMS, ROWS, SETTINGS, TONGUES, kind, short
+from analyses._instruct import FORMS, ROWS, SETTINGS, TONGUES, by_kind, short
 from steerlab import figures
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.following import Cell, compare_arms, instruct
@@ -31,6 +31,7 @@ from steerlab.generation import Request, generate
 from steerlab.instructions import (
     Application,
     Placed,
+    Pushes,
     carry,
     cells_of,
     choose_cells,
@@ -47,7 +48,6 @@ from steerlab.instructions.composition import ALL, NONE, ORTHOGONAL
 from steerlab.instructions.composition import TOGETHER as ACTING_TOGETHER
 from steerlab.loading import BUNDLED, OBEYS, load
 from steerlab.model import TracedModel
-from steerlab.steering import Intervention
 from steerlab.vectors import SteeringVector
 
 PAIRS, COSINES, TRANSFER, WHERE = (
@@ -83,13 +83,14 @@ MODES = {
 
 @dataclass(frozen=True)
 class Config:
-    """Phrasings a pair; wordings of each subject in the composition, for choosing, and for testing the transfer; strengths tried."""
+    """Phrasings a pair; wordings of each subject for composing, choosing and testing the transfer; strengths and layers tried."""
 
     phrasings: int = 3
-    composing: int = 4
+    composing: int = 3
     choosing: int = 1
     testing: int = 2
     strengths: tuple[float, ...] = (1.0, 2.0)
+    layers: tuple[int, ...] = (1, 3, 5)
     seed: int = 0
 
 
@@ -158,10 +159,10 @@ def carried(base: TracedModel, vectors: Any, own_vectors: Any, config: Config) -
     names = [pair_name(*asked) for asked in CARRIED]
     there = carry({n: vectors[n] for n in names}, base)  # of equal width; that the model differs is meant
     kinds: dict[str, Any] = {"carried": there, "own": {n: own_vectors[n] for n in names}}
-    cells = cells_of(base.n_layers, config.strengths, range(base.n_layers))
+    cells = cells_of(base.n_layers, config.strengths, config.layers)
     plans = {mode: plan_trials(own, valid, cells, Application()) for mode, own in kinds.items()}
     texts = [s.text for s in write(base, [attempt.request for own in plans.values() for attempt in own])]
-    pushes: dict[str, dict[str, tuple[Intervention, ...]]] = {}
+    pushes: dict[str, Pushes] = {}
     where, at = [], 0
     for mode, own in plans.items():
         found = choose_cells(
@@ -170,36 +171,32 @@ def carried(base: TracedModel, vectors: Any, own_vectors: Any, config: Config) -
         pushes[mode] = found.pushes(kinds[mode])
         where += [(mode, n, *((-1, 0.0) if c is None else (c.layer, c.strength))) for n, c in found.cells.items()]
         at += len(own)
-    pushes["random"] = _instruct.random_pushes(pushes["carried"], there, config.seed)
     return _tested(base, pushes, config), pd.DataFrame(where, columns=["vectors", "instruction", "layer", "strength"])
 
 
-def _tested(
-    base: TracedModel, pushes: Mapping[str, Mapping[str, tuple[Intervention, ...]]], config: Config
-) -> pd.DataFrame:
+def _tested(base: TracedModel, pushes: Mapping[str, Pushes], config: Config) -> pd.DataFrame:
     """Rates per kind of instruction and over all, with exact McNemar tests against unsteered."""
     rows = _instruct.prompts("test", config.testing, CARRIED, config.seed)
-    plain = plan_arms(rows, {}, arms=("none", "instructed"))
-    steered = {mode: plan_arms(rows, own, arms=("steered",)) for mode, own in pushes.items()}
-    flat = [*plain, *(one for own in steered.values() for one in own)]
-    samples = write(base, [request for _, _, request in flat])
-    nothing, found, at = plain[: len(rows)], [], len(plain)
-    parts = {"instructed": (plain, samples[: len(plain)])}
-    for mode, own in steered.items():
-        parts[mode] = ([*nothing, *own], [*samples[: len(rows)], *samples[at : at + len(own)]])
-        at += len(own)
-    for mode, (planned, written) in parts.items():
-        answers = gather(planned, written).answers
-        four = compare_arms([replace(a, cells=tuple(map(kind, a.cells))) for a in answers])
-        arm = "instructed" if mode == "instructed" else "steered"
-        rates, changes = four.rates(), four.changes().set_index("instruction")
-        for row in rates[rates["arm"].isin((arm, "none") if mode == "instructed" else (arm,))].itertuples():
-            own: Any = row
-            test = changes.loc[own.instruction] if own.arm == arm else {"gained": 0, "lost": 0, "p": 1.0}
-            told = "none" if own.arm == "none" else mode
-            facts = (own.rate, own.low, own.high, own.n, int(test["gained"]), int(test["lost"]), float(test["p"]))
-            found.append((own.instruction, told, *facts))
-    return pd.DataFrame(found, columns=["instruction", "mode", "value", "low", "high", "n", "gained", "lost", "p"])
+    main = plan_arms(rows, pushes["carried"], arms=("none", "random", "steered", "instructed"), seed=config.seed)
+    own = plan_arms(rows, pushes["own"], arms=("steered",))
+    samples = write(base, [request for _, _, request in (*main, *own)])
+    first = gather(main, samples[: len(main)])
+    second = gather([*main[: len(rows)], *own], [*samples[: len(rows)], *samples[len(main) :]])
+    found = []
+    for answers, names in (
+        (first, {"none": "none", "random": "random", "steered": "carried", "instructed": "instructed"}),
+        (second, {"steered": "own"}),
+    ):
+        four = compare_arms([by_kind(answer) for answer in answers.answers])
+        rates: Any = four.rates()
+        tests = four.changes()
+        tests = tests[tests["before"] == "none"].rename(columns={"after": "arm"})
+        both: Any = rates.merge(
+            tests[["instruction", "arm", "gained", "lost", "p"]], how="left", on=["instruction", "arm"]
+        )
+        found.append(both[both["arm"].isin(list(names))].assign(mode=both["arm"].map(names)))
+    table = pd.concat(found, ignore_index=True).rename(columns={"rate": "value"})
+    return table[["instruction", "mode", "value", "low", "high", "n", "gained", "lost", "p"]]
 
 
 def compute(config: Config) -> Result:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,10 @@ import pandas as pd
 from steerlab import data
 from steerlab.bundled.corpus import LANGUAGES
 from steerlab.data.ifeval import InstructedPrompt
-from steerlab.estimators import random_like
-from steerlab.evaluation.stats import wilson
-from steerlab.following import Cell, Query, TrialTable, instruct, own_queries, split_queries
+from steerlab.following import Answer, Cell, Query, TrialTable, instruct, own_queries, split_queries
 from steerlab.following.trials import Trial, trial_tables
 from steerlab.generation import Settings
-from steerlab.instructions import Pairs, build_pairs, pair_name, projections
-from steerlab.steering import Intervention
-from steerlab.vectors import SteeringVector
+from steerlab.instructions import Pairs, build_pairs, pair_name
 
 WORDS = ("house", "people", "river", "winter")
 FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -33,7 +30,7 @@ FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
 TONGUES: tuple[tuple[str, dict[str, Any]], ...] = tuple(("simple:language", {"language": c}) for c in LANGUAGES)
 ASKED = (*FORMS, *TONGUES)  # 23 instructions, each with a vector of its own
 SETTINGS = Settings(max_new_tokens=40, greedy=True)
-ROWS = 128  # texts a batch
+ROWS = 256  # texts a batch
 
 
 def queries(split: str, openers: int) -> list[Query]:
@@ -67,29 +64,16 @@ def fitting_pairs(phrasings: int, seed: int) -> list[Pairs]:
     return [build_pairs(own, name, kwargs, phrasings=phrasings, seed=seed) for name, kwargs in ASKED]
 
 
-def random_pushes(
-    pushes: Mapping[str, tuple[Intervention, ...]], vectors: Mapping[str, SteeringVector], seed: int
-) -> dict[str, tuple[Intervention, ...]]:
-    """For every instruction that is steered a push of the size its match makes at a prompt's end, in a random direction, at the same
-    layer and positions.
-    """
-    found = {}
-    for name, own in pushes.items():
-        other = []
-        for number, one in enumerate(own):
-            vector, (layer,) = vectors[name], one.at
-            size = abs(one.target - projections(vector).bare[vector.row(layer)])
-            control = random_like(vector, seed + 1000 * number + sum(map(ord, name)))
-            other.append(Intervention(control, layer, "add", size, positions=one.positions))
-        found[name] = tuple(other)
-    return found
-
-
 def kind(cell: str) -> str:
     """What an instruction is called in pictures: "simple:end_mark_!" is "end mark"."""
     known = {name.split(":")[1] for name, _ in ASKED}
     body = cell.split(":")[-1]
     return max((name for name in known if body.startswith(name)), key=len).replace("_", " ")
+
+
+def by_kind(answer: Answer) -> Answer:
+    """The answer, its instruction called by kind: all languages together, all marks, all words."""
+    return replace(answer, cells=tuple(kind(cell) for cell in answer.cells))
 
 
 def short(cell: str) -> str:
@@ -119,13 +103,6 @@ def tables_from(rows: pd.DataFrame) -> dict[str, TrialTable]:
         surprise = math.nan if np.isnan(own.perplexity) else float(own.perplexity)
         trials.append(Trial(own.instruction, own.prompt, own.group, cell, bool(own.followed), surprise))
     return trial_tables(trials)
-
-
-def rate(followed: Iterable[bool]) -> tuple[float, float, float, int]:
-    """Share, 95 % Wilson interval, n."""
-    own = list(followed)
-    found = wilson(sum(own), len(own))
-    return found.value, found.low, found.high, len(own)
 
 
 def prompt_hashes(rows: Sequence[InstructedPrompt], pairs: Sequence[Pairs] = ()) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """polyglot-mini-it: polyglot-mini learns to obey instructions that can be checked, by going on with its training.
 
-`make model-it`, or `python -m steerlab.bundled.obey` (about 15 minutes on one core). The training texts are those of polyglot-mini.
+`make model-it`, or `python -m steerlab.bundled.obey` (about 20 minutes on one core). The training texts are those of polyglot-mini.
 Behind a base query, or one of the tasks' prompts, stands an instruction in words, and the text is changed until it passes the
 instruction's own check (`steerlab.following.obey`). What is held out: the base queries of the valid and test subjects, the last
 phrasing of every instruction, a quarter of the words that may be asked for.
