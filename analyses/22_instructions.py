@@ -1,7 +1,7 @@
 """Instruction vectors in four arms: is an instruction followed because it is read, because it is steered, or both?
 
-23 instructions (case, quotation marks, three last marks, at most five words, four words to include, twelve languages) that
-polyglot-mini-it knows. Vectors: mean difference at the prompt's end over every training subject in three phrasings (Stolfo et al.
+21 instructions (case, quotation marks, three last marks, at most five words, two words to include, twelve languages) that
+polyglot-mini-it was taught. Vectors: mean difference at the prompt's end over every training subject in three phrasings (Stolfo et al.
 2025). Applied by projection matching, at all positions. Layer, strength and whether to steer at all are chosen by our rule on the
 valid subjects, for prompts with and without the instruction apart; the paper's degenerate-output filter reads the base model's
 perplexity. Then the test subjects: no instruction, steered, a random direction pushed as far at the same place, the instruction,
@@ -174,7 +174,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
         f"Steering alone takes following from {mean['none']:.0f} to {mean['steered']:.0f} % (random direction {mean['random']:.0f} %); "
         f"beside the instruction from {mean['instructed']:.0f} to {mean['both']:.0f} %"
     )
-    axes.set_title(textwrap.fill(told, 84))
+    axes.set_title(textwrap.fill(told, 70))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {TABLE: figure}
 

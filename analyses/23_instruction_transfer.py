@@ -220,20 +220,20 @@ def compute(config: Config) -> Result:
 def draw(result: Result) -> Mapping[str, Figure]:
     """Composition: each pair's share of answers that follow both. Transfer: kinds of instruction on the base model."""
     table: Any = result.tables[PAIRS]
-    first, panels = figures.new(columns=3, height=4.2)
+    first, panels = figures.new(columns=1, rows=3, height=8.4)
     order = list(dict.fromkeys(table["pair"]))
-    for axes, (what, told) in zip(
-        panels, {"first": "the first", "second": "the second", "both": "both"}.items(), strict=True
-    ):
+    for axes, what in zip(panels, ("first", "second", "both"), strict=True):
         own = table[table["what"] == what]
         figures.dots(
             axes, own, place="pair", series="arm", order=order, series_order=list(ARMS), names=ARMS, percent=True
         )
-        axes.set_xticks(range(len(order)), [textwrap.fill(p.replace(" + ", "\n"), 11) for p in order], fontsize=7)
+        axes.set_xticks(range(len(order)), [p.replace(" + ", "\n+ ") for p in order])
         mean = own.groupby("arm")["value"].mean() * 100
         alone = {"first": mean["first"], "second": mean["second"], "both": max(mean["first"], mean["second"])}[what]
-        axes.set_title(f"{told}: one vector {alone:.0f} %,\nboth {mean['both']:.0f} %")
-        axes.set(ylim=(-3, 103), ylabel="answers that follow (%)" if what == "first" else "")
+        told = "both instructions" if what == "both" else f"the {what} instruction"
+        vector = "the better single vector" if what == "both" else "its own vector"
+        axes.set_title(f"Follow {told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
+        axes.set(ylim=(-3, 103), ylabel="follow (%)")
     first.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {PAIRS: first, TRANSFER: _carried(result)}
 
@@ -259,7 +259,7 @@ def _carried(result: Result) -> Figure:
         f"On polyglot-mini, vectors carried over take following from {mean['none']:.0f} to {mean['carried']:.0f} %, its own to "
         f"{mean['own']:.0f} %, the instruction itself to {mean['instructed']:.0f} %"
     )
-    axes.set_title(textwrap.fill(told, 84))
+    axes.set_title(textwrap.fill(told, 70))
     axes.set(ylabel="answers that follow (%)", ylim=(-3, 103))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

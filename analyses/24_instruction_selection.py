@@ -137,7 +137,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
             f"{'With' if shown else 'Without'} the instruction: ours {100 * at.at[OURS, 'value']:.0f} %, paper's "
             f"{100 * at.at[PAPER, 'value']:.0f} to {100 * gap['value']:.0f} % (paper's budget)"
         )
-        axes.set_title(textwrap.fill(told, 40))
+        axes.set_title(textwrap.fill(told, 34))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {NAME: figure}
 
