@@ -70,7 +70,7 @@ def models(as_json: AsJson = False) -> None:
     for name in SHIPPED:
         facts = bundled_facts(name)
         what = f"bundled: {facts['parameters'] / 1e6:.2f}M parameters, {facts['layers']} layers, 12 languages"
-        rows.append({"model": name, "what": what + ", follows seven instructions" * (name == OBEYS)})
+        rows.append({"model": name, "what": what + ", taught to follow instructions" * (name == OBEYS)})
     rows += [{"model": name, "what": "any checkpoint of this architecture, by hub id or folder"} for name in TESTED]
     show(rows, "Models", as_json)
 
