@@ -51,7 +51,7 @@ class Config:
     """Seed of the arguments; topic texts per label and language; new tokens."""
 
     seed: int = 1
-    per_label: int = 3
+    per_label: int = 2
     max_new_tokens: int = 48
 
 
