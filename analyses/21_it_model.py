@@ -162,7 +162,7 @@ def draw(result: Result) -> dict[str, Figure]:
     right.set(xlabel="language", ylabel="bits per byte, SIB-200 dev")
     right.set_title(
         f"{wide[BASE].mean():.2f} to {wide[OBEYS].mean():.2f} bits per byte;\n"
-        f"in the language asked for {share[BASE]:.0f} to {share[OBEYS]:.0f} %"
+        f"language kept: {share[BASE]:.0f} to {share[OBEYS]:.0f} %"
     )
     right.legend()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
