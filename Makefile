@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast lint format check docs figures analyses bench notebooks tree model clean
+.PHONY: help setup demo test test-fast lint format check docs figures analyses bench notebooks tree model model-it clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -88,9 +88,9 @@ tree: $(READY) ## draw the tree in README.md again, from the files and their doc
 	@$(BIN)/python -m tests.readme_tree
 
 # malloc keeps what it has: freshly mapped memory is what slows CPU training down (LOG.md)
-model: export MALLOC_TRIM_THRESHOLD_=8589934592
-model: export MALLOC_TOP_PAD_=268435456
-model: export MALLOC_MMAP_MAX_=0
+model model-it: export MALLOC_TRIM_THRESHOLD_=8589934592
+model model-it: export MALLOC_TOP_PAD_=268435456
+model model-it: export MALLOC_MMAP_MAX_=0
 model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DATA=DIR (about 100 minutes on 2 idle cores)
 	$(BIN)/python -m steerlab.bundled.train --tokens $(FIRST_TOKENS) --out runs/polyglot-mini/first $(MODEL_ARGS)
 	$(BIN)/python -m steerlab.bundled.train --step fit --start runs/polyglot-mini/first --tokens $(SECOND_TOKENS) --seed 2 \
@@ -99,6 +99,11 @@ model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DAT
 	cp runs/polyglot-mini/model/* steerlab/bundled/polyglot_mini/
 	$(BIN)/python -m steerlab.bundled.vectors
 	$(BIN)/python -m steerlab.bundled.tune
+
+model-it: $(READY) ## train polyglot-mini-it again from polyglot-mini: STEERLAB_DATA=DIR (about 20 minutes on an idle core)
+	$(BIN)/python -m steerlab.bundled.obey $(MODEL_ARGS)
+	cp runs/polyglot-mini-it/model-2/* steerlab/bundled/polyglot_mini_it/
+	$(BIN)/python -m analyses.21_it_model
 
 clean: ## remove caches and build leftovers; .venv, runs and figures stay
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -81,19 +81,17 @@ TOPIC = ["topic"]
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """List the model that ships with the package and the architectures that are tested.
+    """List the models that ship with the package and the architectures that are tested.
 
     Example: `steerlab models`
     """
-    from steerlab.loading import TESTED, bundled_facts
+    from steerlab.loading import OBEYS, SHIPPED, TESTED, bundled_facts
 
-    facts = bundled_facts()
-    rows = [
-        {
-            "model": "polyglot-mini",
-            "what": f"bundled: {facts['parameters'] / 1e6:.2f}M parameters, {facts['layers']} layers, 12 languages",
-        }
-    ]
+    rows = []
+    for name in SHIPPED:
+        facts = bundled_facts(name)
+        what = f"bundled: {facts['parameters'] / 1e6:.2f}M parameters, {facts['layers']} layers, 12 languages"
+        rows.append({"model": name, "what": what + ", taught to follow instructions" * (name == OBEYS)})
     rows += [{"model": name, "what": "any checkpoint of this architecture, by hub id or folder"} for name in TESTED]
     show(rows, "Models", as_json)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from steerlab.data import LANGUAGES, SOURCES, SourceCard
 from steerlab.evaluation import table
 from steerlab.evaluation.human import source_of
-from steerlab.loading import BUNDLED
+from steerlab.loading import SHIPPED
 from steerlab.steering_text import described
 from steerlab.tasks import TASKS
 
@@ -62,7 +62,7 @@ def card(
 
     `rows`: the samples in it; `counts`: texts by configuration and split; `choice`: the filters and the split, as they were given.
     """
-    licence = licence or ("cc-by-sa-4.0" if origin.config.get("model") == BUNDLED else "unknown")
+    licence = licence or ("cc-by-sa-4.0" if origin.config.get("model") in SHIPPED else "unknown")
     parts = [
         _front(rows, counts, licence, name),
         f"# {name}\n",
@@ -218,9 +218,9 @@ def _use(origin: Origin, rows: Sequence[Mapping[str, Any]], licence: str) -> str
         "What it says may be false, rude or copied from the model's training text; languages may mix. Read the share in the target language"
         " beside that of human text: identification itself finds only about 60 % of human Javanese and Sundanese.",
     ]
-    if origin.config.get("model") == BUNDLED:
+    if origin.config.get("model") in SHIPPED:
         lines.append(
-            f"{BUNDLED} is a 6.5M-parameter instrument: many of its words are invented. Do not train a product on this."
+            f"{origin.config['model']} is a 6.5M-parameter instrument: many of its words are invented. Do not train a product on this."
         )
     if licence == "unknown":
         lines.append(

@@ -24,20 +24,26 @@ from steerlab.templates import choose_template
 from steerlab.types import Site
 from steerlab.weights import known_revision
 
-BUNDLED = "polyglot-mini"
+BUNDLED, OBEYS = "polyglot-mini", "polyglot-mini-it"
+SHIPPED = (BUNDLED, OBEYS)
 TESTED = ("Llama", "Gemma-2", "Gemma-3", "Qwen-2", "Qwen-3", "Mistral", "Phi-3", "GPT-2", "GPT-NeoX")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def bundled_path() -> Path:
-    """Folder of the model that ships with the package."""
-    return Path(str(resources.files("steerlab.bundled"))) / "polyglot_mini"
+def bundled_path(name: str = BUNDLED) -> Path:
+    """Folder of a model that ships with the package."""
+    return Path(str(resources.files("steerlab.bundled"))) / name.replace("-", "_")
 
 
-def bundled_facts() -> dict[str, int]:
-    """Parameters, layers and width of the bundled model, from its config, without loading weights."""
-    config = json.loads((bundled_path() / "config.json").read_text(encoding="utf-8"))
-    record = json.loads((bundled_path() / "training.json").read_text(encoding="utf-8"))
+def source_of(name: str) -> str:
+    """Where transformers finds the model of that name: the folder of one that ships with the package, else the name itself."""
+    return str(bundled_path(name)) if name in SHIPPED else name
+
+
+def bundled_facts(name: str = BUNDLED) -> dict[str, int]:
+    """Parameters, layers and width of a bundled model, from its config, without loading weights."""
+    config = json.loads((bundled_path(name) / "config.json").read_text(encoding="utf-8"))
+    record = json.loads((bundled_path(name) / "training.json").read_text(encoding="utf-8"))
     return {
         "parameters": int(record["parameters"]),
         "layers": int(config["num_hidden_layers"]),
@@ -57,7 +63,7 @@ def load(
     adapter: str | Path | None = None,
     **options: Any,
 ) -> TracedModel:
-    """Load any Hugging Face causal LM: a hub id, a local folder, or "polyglot-mini", which ships with the package.
+    """Load any Hugging Face causal LM: a hub id, a local folder, or "polyglot-mini" or "polyglot-mini-it", which ship with the package.
 
     dtype: float32, bfloat16 or float16. device: "cpu", "cuda", "cuda:1" ..., "auto" spreads over what there is;
     None takes the GPU if there is one. revision: a branch, tag or commit of the hub. template: "auto", "chat",
@@ -109,7 +115,7 @@ def load(
 
 def _source(name: str) -> str:
     """A hub id, or the folder that is meant. Raises `SteerlabError` for a folder that is not there."""
-    source = str(bundled_path()) if name == BUNDLED else name
+    source = source_of(name)
     if source.startswith(("/", "./", "../", "~")):
         source = str(Path(source).expanduser())
         if not Path(source).is_dir():

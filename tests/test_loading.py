@@ -54,7 +54,7 @@ def test_options_reach_transformers(folder: Path) -> None:
 
 
 def test_the_bundled_model_is_looked_for_in_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "bundled_path", lambda: folder)
+    monkeypatch.setattr(loading, "bundled_path", lambda name: folder)
     assert load("polyglot-mini", device="cpu").name == "polyglot-mini"
 
 

@@ -234,13 +234,17 @@ class DocumentStream:
         examples = [pool[i] for i in self.rng.choice(len(pool), 5, replace=False)]
         return None if p.text in examples else tasks.prompt(p.task, p.label, p.language, examples)
 
+    def draw(self) -> int:
+        """The place of the next passage: a language by its share, the next one of its epoch."""
+        code = LANGUAGES[int(self.rng.choice(len(LANGUAGES), p=self.share))]
+        if not self.queue[code]:
+            self.queue[code] = [self.pool[code][i] for i in self.rng.permutation(len(self.pool[code]))]
+        return self.queue[code].pop()
+
     def __iter__(self) -> Iterator[tuple[list[int], int]]:
         mix = self.mixture
         while True:
-            code = LANGUAGES[int(self.rng.choice(len(LANGUAGES), p=self.share))]
-            if not self.queue[code]:
-                self.queue[code] = [self.pool[code][i] for i in self.rng.permutation(len(self.pool[code]))]
-            index = self.queue[code].pop()
+            index = self.draw()
             p, draw = self.texts[index], float(self.rng.random())
             prompt: str | None = None
             if draw < mix.zero_shot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,18 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
         "share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)),
         flush=True,
     )
+    write_batches(iter(stream), packed, tokens, c)
+    write_held_out(tokenizer, packed, root)
+
+
+def write_batches(stream: Iterator[tuple[list[int], int]], packed: Path, tokens: int, c: TrainConfig) -> None:
+    """Pack the stream's documents into about `tokens` tokens: `batches.npy` (n 3 rows length, int16)."""
     n = tokens // (c.rows * c.length)
     batches = np.lib.format.open_memmap(
         packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length)
     )
     targets = filled = 0
-    for i, batch in zip(range(n), corpus.pack(iter(stream), c.rows, c.length), strict=False):
+    for i, batch in zip(range(n), corpus.pack(stream, c.rows, c.length), strict=False):
         batches[i] = batch
         filled += int((batch[1] > 0).sum())
         targets += int(batch[2].sum())
@@ -47,6 +54,10 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
         f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted",
         flush=True,
     )
+
+
+def write_held_out(tokenizer: Tokenizer, packed: Path, root: Path | None) -> None:
+    """The token ids and sizes of the sentences bits per byte are measured on."""
     held = corpus.held_out(root)
     ids = {code: [[corpus.BOS, *tokenizer.encode(t).ids, corpus.EOS] for t in texts] for code, texts in held.items()}
     size = {code: sum(len(t.encode()) for t in texts) for code, texts in held.items()}

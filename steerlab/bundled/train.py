@@ -243,6 +243,13 @@ def measure(folder: Path, packed: Path) -> None:
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+def add_options(parser: argparse.ArgumentParser, c: TrainConfig) -> None:
+    """Every field of the config as an option, its value as the default."""
+    for field, value in asdict(c).items():
+        kind = (lambda s: s.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
+        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=value)
+
+
 def main() -> None:
     """Command line: every field of `TrainConfig` is an option."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,9 +266,7 @@ def main() -> None:
         default=40_000_000,
         help="tokens to pack; training walks over them again if it needs more",
     )
-    for field, value in asdict(TrainConfig()).items():
-        kind = (lambda s: s.lower() in ("1", "true", "yes")) if isinstance(value, bool) else type(value)
-        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=value)
+    add_options(parser, TrainConfig())
     given = vars(parser.parse_args())
     c = TrainConfig(**{k: given[k] for k in asdict(TrainConfig())})
     from steerlab.bundled import prepare  # needs the data layer; `fit` alone does not

@@ -24,7 +24,7 @@ from steerlab.backtranslation import (
 from steerlab.data import ContrastPairs, Rates, degrade_text, learn_endings, length_matched
 from steerlab.data.degrade import SOURCE as DEGRADED
 from steerlab.errors import SteerlabError
-from steerlab.loading import BUNDLED, bundled_path
+from steerlab.loading import BUNDLED, source_of
 from steerlab.separability import Separability, separability
 from steerlab.store import RunFolder
 from steerlab.translation import load_translator
@@ -162,7 +162,7 @@ def check(
 def token_counter(model: str) -> Callable[[str], int]:
     """Counts a text's tokens with a model's tokenizer, special ones left out."""
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(bundled_path()) if model == BUNDLED else model)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source_of(model))
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise SteerlabError(

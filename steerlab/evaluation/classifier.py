@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from steerlab.disk import fingerprint
 from steerlab.errors import SteerlabError
-from steerlab.loading import BUNDLED, bundled_path
+from steerlab.loading import BUNDLED, source_of
 from steerlab.scoring import macro_f1
 
 DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
@@ -116,7 +116,7 @@ class Base:
 
 def find_base(config: FineTuneConfig, labels: Sequence[str]) -> Base:
     """The model named in the config, with a head for these labels. Raises `SteerlabError` when it cannot be found."""
-    source = str(bundled_path()) if config.model == BUNDLED else config.model
+    source = source_of(config.model)
     if source.startswith(("/", "./", "../", "~")):
         source = str(Path(source).expanduser())
     with _told(config.model), _quiet():

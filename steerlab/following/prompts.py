@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from steerlab.data.ifeval import InstructedPrompt
@@ -106,18 +107,22 @@ def simple_prompts(
 
 
 def obey(
-    text: str, instructions: str | tuple[str, ...], language: str, seed: int = 0
+    text: str,
+    instructions: str | tuple[str, ...],
+    language: str,
+    seed: int = 0,
+    given: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> tuple[tuple[dict[str, Any], ...], str] | None:
     """Arguments, one mapping per instruction, and a version of the text that follows all of them, or None where the text allows none.
 
     The text gives the word to include and the language; case, marks, quotes and length are changed. What comes back passes the
-    strict checks. Depends on (seed, text, instructions) alone.
+    strict checks. Depends on (seed, text, instructions) alone, and on the arguments that are `given` by instruction.
     """
     names = together(instructions)
     body, kwargs = " ".join(text.split()), dict[str, dict[str, Any]]()
     for name in sorted(names, key=lambda own: ORDER.index(own) if own in ORDER else -1):
         rng = random.Random(f"{seed}\x1f{text}\x1f{name}")
-        kwargs[name] = draw(name, rng, _words_in(body) or WORDS, (language,))
+        kwargs[name] = dict(given[name]) if name in given else draw(name, rng, long_words(body) or WORDS, (language,))
         body = _changed(body, name, kwargs[name])
     given = tuple(kwargs[name] for name in names)
     return (given, body) if all(own.passed for own in check_all(names, given, body)) else None
@@ -134,17 +139,17 @@ def _changed(body: str, instruction: str, kwargs: Mapping[str, Any]) -> str:
         case "simple:end_mark":
             return _TAIL.sub("", body) + kwargs["mark"]
         case "simple:max_words":
-            return _cut(body, kwargs["n"])
+            return cut(body, kwargs["n"])
         case _:
             return body
 
 
-def _words_in(text: str) -> tuple[str, ...]:
+def long_words(text: str) -> tuple[str, ...]:
     """The words of at least four letters, each once."""
     return tuple(dict.fromkeys(word for word in words(text) if len(word) >= 4 and word.isalpha()))
 
 
-def _cut(text: str, n: int) -> str:
+def cut(text: str, n: int) -> str:
     """The text's beginning with at most n words, ended by a full stop where something was cut off."""
     if len(words(text)) <= n:
         return text

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, BitsAndBytesConfig
 
 from steerlab.errors import SteerlabError
-from steerlab.loading import BUNDLED, bundled_path
+from steerlab.loading import source_of
 from steerlab.studies.config import ModelPlan
 
 GB = 1e9
@@ -60,7 +60,7 @@ def shape_of(plan: ModelPlan) -> Shape | None:
     """The model's shape: from the table above, a local folder, or the hub's cache; None where nothing is known."""
     if plan.name in SHAPES:
         return SHAPES[plan.name]
-    folder = bundled_path() if plan.name == BUNDLED else Path(plan.name).expanduser()
+    folder = Path(source_of(plan.name)).expanduser()
     try:
         config: Any = AutoConfig.from_pretrained(
             folder if folder.is_dir() else plan.name, revision=plan.revision or None
