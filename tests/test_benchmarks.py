@@ -29,7 +29,7 @@ def _threads() -> object:
 
 
 def test_the_benchmarks_are_found() -> None:
-    assert {"capture", "generate", "guided", "sweep", "memory", "study"} == NAMES
+    assert {"capture", "generate", "gpu", "guided", "sweep", "memory", "study"} == NAMES
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ OPTIONAL = {"mauve": "mauve-text"}  # distributions that need not be installed t
 
 
 def test_every_import_of_the_package_is_declared() -> None:
-    declared = {canonicalize_name(need.name) for need in _requirements("finetune", "vllm", "embeddings")}
+    declared = {canonicalize_name(need.name) for need in _requirements("finetune", "vllm", "embeddings", "ray")}
     owners = importlib.metadata.packages_distributions()
     seen = set()
     for name, path in walls.modules().items():
