@@ -108,7 +108,7 @@ def gather(
                 f"{other} holds no shard of this sweep: give folders that the same command wrote with --shard."
             )
         job.parts.adopt(theirs)
-    if spread.workers or spread.ray:
+    if (spread.workers or spread.ray) and job.parts.written() < job.parts.count:
         share = partial(worker, job.asked, root, folder.path, dtype, device)
         start(share, spread.workers, spread.ray, count=job.parts.written, total=job.parts.count, progress=progress)
     write_parts(job, Shard(0, spread.shard.count, steal=True), folder.path, progress)
