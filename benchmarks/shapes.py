@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from benchmarks.subjects import SPECIALS, word_tokenizer
+from benchmarks.peers.subject import SPECIALS, word_tokenizer
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
 

@@ -69,8 +69,10 @@ class Shard:
         return (*own, *(item for part in others for item in part))
 
     def device(self, given: str | None) -> str | None:
-        """The device that was asked for; else, of several GPUs of this machine, the one of this process."""
-        if given is not None or self.whole:
+        """The device that was asked for; else, where processes share a machine's GPUs, the one of this process. A part "i/n" has
+        a machine to itself.
+        """
+        if given is not None or not self.steal:
             return given
         import torch
 

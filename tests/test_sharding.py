@@ -44,12 +44,14 @@ def test_one_process_of_those_that_share_a_folder_leads() -> None:
 def test_every_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [Shard(i, 4).device(None) for i in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert Shard(1, 4).device("cpu") == "cpu" and Shard().device(None) is None
+    shards = [Shard(i, 4, steal=True) for i in range(4)]
+    assert [shard.device(None) for shard in shards] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert shards[1].device("cpu") == "cpu" and Shard().device(None) is None
+    assert Shard(1, 2).device(None) is None  # 2/2 is alone on its machine
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert Shard(3, 4).device(None) == "cuda:0"
+    assert shards[3].device(None) == "cuda:0"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert Shard(1, 4).device(None) is None
+    assert shards[1].device(None) is None
 
 
 def test_two_processes_claim_different_parts_and_all_get_written(tmp_path: Path) -> None:

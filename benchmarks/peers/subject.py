@@ -88,7 +88,7 @@ def load(folder: Path) -> Subject:
     model = LlamaForCausalLM(_config(size))
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     model.generation_config.eos_token_id = None  # nothing ends a text: every row writes the full length
-    return Subject(model.eval(), _tokenizer(size.vocab), size)
+    return Subject(model.eval(), word_tokenizer(size.vocab), size)
 
 
 def texts(n: int, words: int, vocab: int, seed: int = 0) -> list[str]:
@@ -113,7 +113,8 @@ def _config(size: Size) -> LlamaConfig:
     )  # fmt: skip
 
 
-def _tokenizer(vocab: int) -> PreTrainedTokenizerFast:
+def word_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
+    """One token per word "w2", "w3", ...: a text of n words has n tokens. Pads on the left."""
     words = {name: i for i, name in enumerate([*SPECIALS, *(f"w{i}" for i in range(len(SPECIALS), vocab))])}
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
