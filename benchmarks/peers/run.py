@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,15 +29,18 @@ class Worker:
         python = python_of("hooks" if task.peer == OURS else task.peer, environments)
         words = [str(python), "-m", "benchmarks.peers.worker", json.dumps(asdict(task))]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  a pipe would fill up with progress bars
         self.process: Any = subprocess.Popen(
-            words, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            words, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True
         )
 
     def answer(self) -> dict[str, Any]:
         """The next line of the process. Raises `RuntimeError` where there is none."""
         line = self.process.stdout.readline()
         if not line:
-            said = self.process.stderr.read().strip().splitlines()
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines()
             raise RuntimeError(f"{self.peer} ended early: {said[-1] if said else 'it said nothing'}")
         return json.loads(line)
 
@@ -50,8 +54,8 @@ class Worker:
         """End the process."""
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.stderr.close()
         self.process.wait()
+        self.said.close()
 
     def __enter__(self) -> Worker:
         return self
