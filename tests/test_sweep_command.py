@@ -71,7 +71,7 @@ def _rows(place: Path, *words: str | Path) -> list[dict[str, Any]]:
     given = ("-m", place / "model", "--texts", place / "texts.txt", "--prompts", place / "prompts.txt")
     said = _run(*words, *given, *QUICK)
     assert said.exit_code == 0, (said.output, said.exception)
-    return json.loads(said.output)
+    return json.loads(said.stdout)
 
 
 def _refused(*words: str | Path) -> str:

@@ -16,9 +16,9 @@ from benchmarks.peers.ways import Ways
 def ways(subject: Subject) -> Ways:
     """An intervenable model per setting; a function of one's own as intervention may treat every row differently."""
     model, count = subject.twin(), subject.size.layers
+    collect = [pyvene.CollectIntervention(embed_dim=subject.size.d_model, keep_last_dim=True) for _ in range(count)]
     reader = pyvene.IntervenableModel(
-        [{"layer": i, "component": "block_output", "intervention_type": pyvene.CollectIntervention} for i in range(count)],
-        model=subject.twin(),
+        [{"layer": i, "component": "block_output", "intervention": one} for i, one in enumerate(collect)], model=subject.twin()
     )  # fmt: skip
 
     @torch.no_grad()
@@ -28,7 +28,7 @@ def ways(subject: Subject) -> Ways:
         for start in range(0, len(texts), batch):
             ids = subject.encode(texts[start : start + batch])
             (_, collected), _ = reader(ids, unit_locations=None)
-            sums += torch.stack([torch.as_tensor(h).reshape(-1, subject.size.d_model).sum(0) for h in collected])
+            sums += torch.stack([h.sum((0, 1)) for h in collected])
             tokens += int(ids["attention_mask"].sum())
         return sums / tokens
 
