@@ -48,7 +48,7 @@ QUICK = {
 
 def plain(model: TracedModel, hf: Any, prompts: list[str], settings: Settings) -> list[tuple[int, ...]]:
     """transformers alone (`hf`), from text to tokens and text, as `steerlab.generation.generate` goes."""
-    encoded = model.tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    encoded = model.tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False).to(hf.device)
     drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
     out = hf.generate(
         **encoded,

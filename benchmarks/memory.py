@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import timing
+from benchmarks.peak import peak_mib
 from benchmarks.subjects import plain_twin, random_llama, random_texts
 from benchmarks.timing import Report, Row
 from steerlab.batch import left_pad, plan_batches
@@ -90,20 +90,6 @@ def _pass(model: TracedModel, texts: list[str], token_budget: int, plain: Any) -
                 position_ids=batch.position_ids,
                 use_cache=False,
             )
-
-
-def peak_mib() -> float:
-    """Most memory this process has held, in MiB.
-
-    Linux carries `ru_maxrss` over from the process that started this one, so the kernel's own mark of this program is preferred.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def in_a_fresh_process(way: str, texts: int, config: Config) -> dict[str, float]:

@@ -6,14 +6,12 @@ import random
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.peers.subject import SPECIALS, word_tokenizer
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
 from steerlab.vectors import SteeringVector
-
-SPECIALS = ("<unk>", "<pad>")
 
 
 def random_llama(layers: int, d_model: int, vocab: int, context: int = 1024, peak: float = 8.0) -> TracedModel:
@@ -49,14 +47,6 @@ def plain_twin(model: TracedModel) -> PreTrainedModel:
     twin.tie_weights()
     twin.generation_config = model.hf.generation_config
     return twin.eval()
-
-
-def word_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """One token per word "w2", "w3", ...: a text of n words has n tokens."""
-    words = {name: i for i, name in enumerate([*SPECIALS, *(f"w{i}" for i in range(len(SPECIALS), vocab))])}
-    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", pad_token="<pad>")
 
 
 def random_texts(n: int, low: int, high: int, vocab: int, seed: int = 0) -> list[str]:

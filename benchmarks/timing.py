@@ -116,6 +116,7 @@ def machine() -> dict[str, object]:
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        **({"accelerator": torch.cuda.get_device_name(0)} if torch.cuda.is_available() else {}),
     }
 
 

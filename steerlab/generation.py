@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -212,12 +212,13 @@ def generate_batches(
     *,
     batch_rows: int = 32,
     skip: Collection[int] = (),
+    order: Iterable[int] | None = None,
     progress: bool = False,
     counter: Progress | None = None,
     base: TracedModel | None = None,
 ) -> Iterator[tuple[int, list[int], list[Sample]]]:
     """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run)
-    are left out.
+    are left out. `order`: which batches, asked for one by one (none given: all, in order).
     """
     if not requests:
         return
@@ -227,7 +228,8 @@ def generate_batches(
     stopper = Stopper(model, settings.stop)
     count = counter if counter is not None else Progress()
     with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
-        for number, members in enumerate(batches):
+        for number in range(len(batches)) if order is None else order:
+            members = batches[number]
             if number not in skip:
                 began = time.perf_counter()
                 samples = _one_batch(

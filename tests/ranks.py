@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Bottom first; a module imports from its own rank and the ranks below it. "x.*" is every module inside package x, "" the package itself.
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "disk", "records", "steering_text"),
+    ("errors", "types", "disk", "records", "sharding", "steering_text", "workers"),
     # The maths: tensors in, tensors out.
     (
         *(

@@ -74,7 +74,8 @@ OPTIONAL = {"mauve": "mauve-text"}  # distributions that need not be installed t
 
 
 def test_every_import_of_the_package_is_declared() -> None:
-    declared = {canonicalize_name(need.name) for need in _requirements("finetune", "interop", "vllm", "embeddings")}
+    extras = ("finetune", "interop", "vllm", "embeddings", "ray")
+    declared = {canonicalize_name(need.name) for need in _requirements(*extras)}
     owners = importlib.metadata.packages_distributions()
     seen = set()
     for name, path in walls.modules().items():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typer.testing import CliRunner
 from steerlab import store
 from steerlab.ablation.selection import recommended
 from steerlab.commands import sweep as command
+from steerlab.commands import sweep_parts
 from steerlab.commands.sweep_cli import sweep
 from steerlab.commands.synthesize import Steering, interventions
 from steerlab.errors import SteerlabError
@@ -22,6 +26,7 @@ from steerlab.fitting import fit_language_vectors
 from steerlab.loading import load
 from steerlab.vectors import SteeringVector
 from tests.command import save_model
+from tests.small_run import content
 
 SIDES = {"jv": ["aku mangan sega", "kowe turu"], "su": ["abdi tuang sangu", "anjeun bobo"]}
 _load = cache(load)
@@ -66,7 +71,7 @@ def _rows(place: Path, *words: str | Path) -> list[dict[str, Any]]:
     given = ("-m", place / "model", "--texts", place / "texts.txt", "--prompts", place / "prompts.txt")
     said = _run(*words, *given, *QUICK)
     assert said.exit_code == 0, (said.output, said.exception)
-    return json.loads(said.output)
+    return json.loads(said.stdout)
 
 
 def _refused(*words: str | Path) -> str:
@@ -136,6 +141,99 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_bytes(
     assert _rows(place, vector, "--out", tmp_path / "cut", "--batch-rows", "16") == rows
     for name in ("samples.jsonl", "sweep.csv", "outcomes.csv", "choices.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def single(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep one process wrote, in batches of 16, by a vector at a place that stays."""
+    out = tmp_path_factory.mktemp("single") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("STEERLAB_DATA", raising=False)
+        _rows(place, place / "language-jv.safetensors", "--out", out, "--batch-rows", "16")
+    return out
+
+
+def _again(place: Path, out: Path, *words: str | Path) -> list[dict[str, Any]]:
+    return _rows(place, place / "language-jv.safetensors", "--out", out, "--batch-rows", "16", *words)
+
+
+def _bytes(out: Path) -> dict[str, bytes]:
+    """What must be the same whoever wrote it."""
+    return {name: data for name, data in content(out).items() if not name.startswith(".shards/")}
+
+
+def _kill_one(parts: Path, killed: list[int]) -> None:
+    """Kill a worker as soon as some part is written."""
+    while not killed:
+        workers = multiprocessing.active_children()
+        if workers and list(parts.glob("*/*.jsonl")):
+            killed.append(workers[0].pid or 0)
+            workers[0].kill()
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_two_workers_one_killed_write_what_one_process_does(place: Path, single: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+    watcher = threading.Thread(target=_kill_one, args=(tmp_path / "run" / ".shards", killed), daemon=True)
+    watcher.start()
+    _again(place, tmp_path / "run", "--workers", "2")
+    assert killed and _bytes(tmp_path / "run") == _bytes(single)
+    assert not list((tmp_path / "run" / ".shards").glob("*/*.jsonl"))
+
+
+def test_shards_of_two_machines_are_gathered(place: Path, single: Path, tmp_path: Path) -> None:
+    for i in (1, 2):
+        (row,) = _again(place, tmp_path / f"part{i}", "--shard", f"{i}/2")
+        assert row == {"shard": f"{i}/2", "parts": 3 - i // 2, "of": 5}
+        assert not (tmp_path / f"part{i}" / "manifest.json").exists()
+    _again(place, tmp_path / "all", "--gather", tmp_path / "part1", "--gather", tmp_path / "part2")
+    assert _bytes(tmp_path / "all") == _bytes(single)
+    with pytest.raises(AssertionError, match="holds no shard of this sweep"):
+        _again(place, tmp_path / "other", "--gather", tmp_path / "part1", "--seed", "1")
+
+
+def test_launched_processes_share_a_folder_and_the_first_ends_it(
+    place: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    (row,) = _again(
+        place, tmp_path / "run", "--shard", "auto"
+    )  # the first is late, so the second does its part as well
+    assert row["parts"] == row["of"] == 5 and not (tmp_path / "run" / "manifest.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    _again(place, tmp_path / "run", "--shard", "auto")
+    assert _bytes(tmp_path / "run") == _bytes(single)
+
+
+def test_an_interrupted_sweep_goes_on_in_parts(
+    place: Path, single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = command.generate_batches
+
+    def stops(*given: Any, **more: Any) -> Any:
+        for done, batch in enumerate(written(*given, **more)):
+            if done == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(command, "generate_batches", stops)
+    with pytest.raises(AssertionError):
+        _again(place, tmp_path / "run")
+    numbers: list[int] = []
+    parts = sweep_parts.generate_batches
+
+    def noted(*given: Any, **more: Any) -> Any:
+        for batch in parts(*given, **more):
+            numbers.append(batch[0])
+            yield batch
+
+    monkeypatch.setattr(sweep_parts, "generate_batches", noted)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    _again(place, tmp_path / "run", "--shard", "auto")
+    assert sorted(numbers) == [2, 3, 4] and _bytes(tmp_path / "run") == _bytes(single)
 
 
 def test_a_finished_sweep_is_repeated_and_compared(place: Path, vector: Path, tmp_path: Path) -> None:

@@ -25,6 +25,19 @@ Data = Annotated[
     typer.Option("--data", help="Folder of data sets; default: the environment variable STEERLAB_DATA."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of all sampling; the same seed writes the same texts.")]
+ShardOf = Annotated[
+    str,
+    typer.Option(
+        help="i/n: the i-th of n parts, for one of n machines; auto: as torchrun or accelerate launch say, in one folder."
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Write in this many processes of this machine; 0: in this one.")]
+Ray = Annotated[
+    str,
+    typer.Option(
+        help="Write on a Ray cluster (pip install 'steerlab[ray]'): local, auto or its address. All see the same folder."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 

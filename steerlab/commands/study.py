@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from steerlab.errors import SteerlabError
 from steerlab.generation import Request, generate
 from steerlab.model import TracedModel
 from steerlab.records import config_key, pretty
+from steerlab.sharding import Shard
 from steerlab.studies.config import ModelPlan, StudyConfig
 from steerlab.studies.directions import check_leakage, cosines
 from steerlab.studies.judging import judge_units, references
@@ -24,9 +26,11 @@ from steerlab.studies.presets import PRESETS, find_study
 from steerlab.studies.report import page, tables, write_figures, write_tables
 from steerlab.studies.units import Unit, arms_of, shard_of, shots_of, units_of
 from steerlab.studies.worth import worth
-from steerlab.studies.writing import Job, jobs_of, load_model, write_units
+from steerlab.studies.writing import Job, finished, jobs_of, load_model, write_units
 from steerlab.studies.writing import merge as merge_units
 from steerlab.tasks import prompt, task
+from steerlab.vectors import SteeringVector
+from steerlab.workers import check_exclusive, start
 
 LEAKAGE = "leakage.json"
 STAGES = ("all", "write", "report")
@@ -34,36 +38,76 @@ TRIAL_TOKENS = 16
 
 
 def run(
-    given: str, out: Path, root: Path | None, shard: str = "1/1", stage: str = "all", progress: bool = True
+    given: str,
+    out: Path,
+    root: Path | None,
+    shard: str = "1/1",
+    stage: str = "all",
+    progress: bool = True,
+    workers: int = 0,
+    ray: str = "",
 ) -> list[dict[str, Any]]:
     """Write, judge and report the study; returns the rows of the claim. `stage` "write" stops before judging, "report" judges
-    and reports what is there.
+    and reports what is there. `workers`, `ray`: that many processes, or tasks of that cluster, write before this one looks.
 
     Raises `SteerlabError` before anything is written for a configuration, model, vector or data set that will not do.
     """
     if stage not in STAGES:
         raise SteerlabError(f"stage {stage!r} is not known: give one of {', '.join(STAGES)}.")
+    part = Shard.parse(shard)
+    check_exclusive(part, workers, ray)
     config = find_study(given)
-    mine = shard_of(units_of(config), shard)
+    if part.steal and not part.leads:
+        write_share(given, out, root, part, progress)
+        return []
     leaks = check_leakage(config, root)
     with told(out):
         out.mkdir(parents=True, exist_ok=True)
         replace(out / LEAKAGE, (leaks.to_json() + "\n").encode())
         replace(out / "study.json", pretty(config.to_json()))
+    if (workers or ray) and stage != "report":
+        total = len(shard_of(units_of(config), shard))
+        start(
+            partial(write_share, given, out, root),
+            workers,
+            ray,
+            count=lambda: finished(out),
+            total=total,
+            progress=progress,
+        )
     jobs: list[Job] = []
     angles: list[dict[str, Any]] = []
-    for plan in config.models:
-        model = load_model(plan)
-        units = [unit for unit in mine if unit.plan == plan]
-        own, vectors = jobs_of(config, plan, model, units, out, root, progress)
-        if stage != "report":
-            write_units(config, model, own, progress)
+    for plan, model, own, vectors in _written(config, out, root, part, stage != "report", progress):
         jobs += own
         codes = list(dict.fromkeys(code for code, _ in config.cases()))
         angles += [{"model": model.name, **row} for row in cosines(vectors, codes, plan.groups(model.n_layers))]
     if stage == "write":
         return []
+    places = {unit.name: place for place, unit in enumerate(units_of(config))}
+    jobs.sort(key=lambda job: places[job.unit.name])  # whoever wrote what: the report reads them in one order
     return report(config, jobs, pd.DataFrame(angles), out, root, f"steerlab study low-resource {given}", progress)
+
+
+def write_share(given: str, out: Path, root: Path | None, shard: Shard, progress: bool = False) -> None:
+    """The whole life of a worker: the shard's units of the study, written into the folder all share; no judging."""
+    config = find_study(given)
+    check_leakage(config, root)
+    for _ in _written(config, out, root, shard, True, progress):
+        pass
+
+
+def _written(
+    config: StudyConfig, out: Path, root: Path | None, shard: Shard, write: bool, progress: bool
+) -> Iterator[tuple[ModelPlan, TracedModel, list[Job], Mapping[str, SteeringVector]]]:
+    """Model by model its jobs, written where `write` says so, in the shard's order, and its vectors."""
+    mine = shard.order(units_of(config))
+    for plan in config.models:
+        model = load_model(plan, shard)
+        units = [unit for unit in mine if unit.plan == plan]
+        jobs, vectors = jobs_of(config, plan, model, units, out, root, progress)
+        if write:
+            write_units(config, model, jobs, progress)
+        yield plan, model, jobs, vectors
 
 
 def report(

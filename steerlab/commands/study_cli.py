@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steerlab.commands.options import AsJson, Data, Quiet, show
+from steerlab.commands.options import AsJson, Data, Quiet, Ray, ShardOf, Workers, show
 
 study_app = typer.Typer(
     help="Published experiments, whole: every cell of the grid, judged against human texts.",
@@ -28,9 +28,9 @@ def low_resource(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print cells, texts, tokens, memory and expected time; write nothing.")
     ] = False,
-    shard: Annotated[
-        str, typer.Option(help="i/n: only every n-th unit from the i-th on, for one of n machines; see `study merge`.")
-    ] = "1/1",
+    shard: ShardOf = "1/1",
+    workers: Workers = 0,
+    ray: Ray = "",
     stage: Annotated[
         str, typer.Option(help="all, write (no judging), or report (judge and report what is there).")
     ] = "all",
@@ -48,13 +48,15 @@ def low_resource(
     `steerlab study low-resource polyglot-mini --data ~/data --dry-run`
 
     `steerlab study low-resource my-study.toml --out runs/mine --shard 1/4`
+
+    `steerlab study low-resource my-study.toml --out runs/mine --workers 4`
     """
     from steerlab.commands import study as command
 
     if dry_run:
         show(command.dry_run(config, data, shard), f"{config}: what it would take", as_json)
         return
-    rows = command.run(config, out, data, shard, stage, not quiet)
+    rows = command.run(config, out, data, shard, stage, not quiet, workers, ray)
     if rows or as_json:
         show(rows, "Share of cases in which steering raises macro-F1", as_json)
     if not as_json:

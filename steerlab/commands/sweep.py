@@ -2,123 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from steerlab import figures
-from steerlab.ablation.dose import Design, DoseResponse, distinct_arms, respond
-from steerlab.ablation.outcomes import MEASURES, Judge, human_judge, score_texts
+from steerlab.ablation.dose import DoseResponse, respond
+from steerlab.ablation.outcomes import MEASURES, score_texts
 from steerlab.ablation.selection import Rule, Selection, choose, save_choice, with_choice
-from steerlab.ablation.sweeps import plan_sweep
-from steerlab.capture import texts_digest
-from steerlab.commands.lens import find
-from steerlab.data import find_root, read_texts
-from steerlab.data import load as load_data
-from steerlab.data.languages import LANGUAGES
+from steerlab.commands.sweep_inputs import Asked, judge_of, read
+from steerlab.commands.sweep_parts import SAMPLES, Job, Spread, gather, write_parts
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate
-from steerlab.generation import Settings, generate_batches
+from steerlab.generation import generate_batches
 from steerlab.loading import load
-from steerlab.model import TracedModel
-from steerlab.operators import OPERATORS
 from steerlab.store import RunFolder, read_config, verify
-from steerlab.tasks import prompt as task_prompt
-from steerlab.tasks import task as find_task
-from steerlab.vectors import SteeringVector
 
-SAMPLES, TABLE = "samples.jsonl", "sweep.csv"
+TABLE = "sweep.csv"
 SIDE = ("log_perplexity", "repetition", "distinct_2")
 TOLERANCE = 1e-3  # how far a repeated number may be off: sums in another order round differently
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asked for: the run's configuration, but for what it read from files."""
-
-    vectors: tuple[str, ...]
-    model: str
-    layers: tuple[int, ...]
-    strengths: tuple[str, ...]
-    unit: str
-    languages: tuple[str, ...]
-    task: str
-    prompt: str
-    prompts: Path | None
-    samples: int
-    directions: int
-    texts: Path | None
-    effect: str
-    max_new_tokens: int
-    batch_rows: int
-    seed: int
-
-
 def run(
-    asked: Asked, out: Path, root: Path | None, keep: bool, dtype: str, device: str | None, progress: bool
+    asked: Asked,
+    out: Path,
+    root: Path | None,
+    keep: bool,
+    dtype: str,
+    device: str | None,
+    progress: bool,
+    spread: Spread | None = None,
 ) -> list[dict[str, Any]]:
-    """Write, measure, choose, draw; the manifest comes last. One row per vector. `keep`: write choices into headers.
+    """Write, measure, choose, draw; the manifest comes last. One row per vector. `keep`: write choices into headers. `spread`:
+    who writes (nothing given: this process); a process with a shard that does not lead says what it wrote, and ends there.
 
     Bad input is refused before the model is loaded or anything written.
     """
-    vectors = {name: find(name, asked.model) for name in asked.vectors}
-    targets, strengths = _targets(asked, vectors), _strengths(asked.strengths)
-    rule = Rule(asked.effect)
-    if asked.effect == "in_target" and len(targets) < len(vectors):
-        missing = ", ".join(name for name in vectors if name not in targets)
-        raise SteerlabError(f"the names of {missing} tell no language: give --language, or another --effect.")
-    layers = asked.layers or _layers(list(vectors.values()))
-    unit = "raw" if asked.unit == "raw" else "residual"
-    if asked.unit not in ("raw", "residual"):
-        raise SteerlabError(f"unit {asked.unit!r} is not known: give 'residual' or 'raw'.")
-    design = Design(vectors, layers, strengths, unit, directions=asked.directions, seed=asked.seed)
-    design.places()  # refuses layers and operators the vectors cannot take
-    prompts, labels = _prompts(asked)
-    texts = _texts(asked)
-    judge = _judge(asked, labels, root)
-    settings = Settings(max_new_tokens=asked.max_new_tokens, seed=asked.seed)
-    model = load(asked.model, dtype=dtype, device=device)
-    for vector in vectors.values():
-        vector.check(model.name, model.revision, model.d_model, model.n_layers)
-    config = {
-        "command": "sweep", "asked": asdict(asked), "data": None if judge is None else str(find_root(root)), "revision": model.revision,
-        "layers": layers, "prompts": prompts, "texts": texts_digest(texts), "settings": settings.to_json(),
-        "vectors": {name: texts_digest([str(v.direction.tolist())]) for name, v in vectors.items()},
-    }  # fmt: skip
-    with RunFolder.open(out, config) as folder:
-        written = _write(folder, model, design, prompts, asked, settings, progress)
-        scored = score_texts(model, written, prompts, labels if judge else None, judge)
-        response = respond(model, design, scored, prompts, targets, texts, progress)
-        chosen = {name: _chosen(response, name, rule) for name in vectors}
+    spread = spread or Spread()
+    inputs, rule = read(asked), Rule(asked.effect)
+    judge = judge_of(asked, inputs.labels, root) if spread.shard.leads else None
+    model = load(asked.model, dtype=dtype, device=spread.shard.device(device))
+    job = Job.plan(model, asked, inputs, root, out)
+    if not spread.shard.leads:
+        write_parts(job, spread.shard, out, progress)
+        return [
+            {
+                "shard": f"{spread.shard.index + 1}/{spread.shard.count}",
+                "parts": job.parts.written(),
+                "of": job.parts.count,
+            }
+        ]
+    with RunFolder.open(out, job.config) as folder:
+        if spread.alone and not job.parts.folder.is_dir():
+            _write(folder, job, progress)
+        else:
+            gather(folder, job, spread, root, dtype, device, progress)
+        written = pd.DataFrame(sorted(folder.read(SAMPLES), key=lambda kept: kept["number"])).drop(columns="number")
+        scored = score_texts(model, written, inputs.prompts, inputs.labels if judge else None, judge)
+        response = respond(model, inputs.design, scored, inputs.prompts, inputs.targets, inputs.texts, progress)
+        chosen = {name: _chosen(response, name, rule) for name in inputs.vectors}
         _finish(folder, response, chosen, rule, asked, keep)
+    if spread.shard.whole:  # else others may still be looking at them
+        job.parts.remove()
     if keep and not any(isinstance(found, Selection) for found in chosen.values()):
         raise SteerlabError(f"nothing was chosen, so no header was written: {next(iter(chosen.values()))}")
     return [_row(name, found, rule) for name, found in chosen.items()]
 
 
-def _write(
-    folder: RunFolder,
-    model: TracedModel,
-    design: Design,
-    prompts: Sequence[str],
-    asked: Asked,
-    settings: Settings,
-    progress: bool,
-) -> pd.DataFrame:
-    """The texts of every arm, those of batches an earlier process finished read back."""
-    arms, _ = distinct_arms(design.places())
-    requests, row = plan_sweep(arms, prompts, asked.samples)
-    done = folder.completed_batches(SAMPLES)
-    skip = {int(number) for number in done}
-    batches = generate_batches(model, requests, settings, batch_rows=asked.batch_rows, skip=skip, progress=progress)
+def _write(folder: RunFolder, job: Job, progress: bool) -> None:
+    """The texts of every arm, but for batches an earlier process finished."""
+    skip = {int(number) for number in folder.completed_batches(SAMPLES)}
+    batches = generate_batches(
+        job.model, job.requests, job.inputs.settings, batch_rows=job.asked.batch_rows, skip=skip, progress=progress
+    )  # fmt: skip
     for number, members, samples in batches:
-        rows = [{"number": i, **row(i, s)} for i, s in zip(members, samples, strict=True)]
-        folder.append(SAMPLES, rows, batch=str(number))
-    table = pd.DataFrame(sorted(folder.read(SAMPLES), key=lambda kept: kept["number"]))
-    return table.drop(columns="number")
+        folder.append(SAMPLES, job.rows(members, samples), batch=str(number))
 
 
 def _finish(
@@ -203,73 +163,6 @@ def _words(found: Estimate | None) -> str:
     if found is None or not found.known:
         return "–"
     return f"{found.value:.2f}" if found.low != found.low else f"{found:.2f}"
-
-
-def _targets(asked: Asked, vectors: Mapping[str, SteeringVector]) -> dict[str, str]:
-    """The language each vector should give, where one is known."""
-    if not vectors:
-        raise SteerlabError("no vectors were given: name files or bundled vectors, say jv.")
-    given = asked.languages * len(vectors) if len(asked.languages) == 1 else asked.languages
-    if given and len(given) != len(vectors):
-        raise SteerlabError(
-            f"{len(given)} languages and {len(vectors)} vectors were given: give one for all, or one each."
-        )
-    codes = given or tuple(vector.name.rsplit("-", 1)[-1] for vector in vectors.values())
-    unknown = [code for code in given if code not in LANGUAGES]
-    if unknown:
-        raise SteerlabError(f"languages {unknown} are not known: give some of {', '.join(LANGUAGES)}.")
-    return {name: code for name, code in zip(vectors, codes, strict=True) if code in LANGUAGES}
-
-
-def _strengths(given: Sequence[str]) -> dict[Any, tuple[float, ...]]:
-    """Strengths by operator from words like 0.3 and rotate:0.4."""
-    found: dict[Any, tuple[float, ...]] = {}
-    for word in given:
-        operator, _, number = word.rpartition(":")
-        if operator and operator not in OPERATORS:
-            raise SteerlabError(f"operator {operator!r} is not known: choose one of {', '.join(OPERATORS)}.")
-        try:
-            found[operator or "add"] = (*found.get(operator or "add", ()), float(number))
-        except ValueError as error:
-            raise SteerlabError(
-                f"strength {word!r} is no number and not OPERATOR:NUMBER: give, say, 0.3 or rotate:0.4."
-            ) from error
-    return found
-
-
-def _layers(vectors: Sequence[SteeringVector]) -> tuple[int, ...]:
-    shared = sorted(set(vectors[0].layers).intersection(*(v.layers for v in vectors)))
-    if not shared:
-        raise SteerlabError("the vectors share no layer: give them one by one.")
-    few = min(6, len(shared))
-    return tuple(dict.fromkeys(shared[round(i * (len(shared) - 1) / max(few - 1, 1))] for i in range(few)))
-
-
-def _prompts(asked: Asked) -> tuple[list[str], list[str] | None]:
-    """The prompts, and the label each asks for where they are a task's."""
-    if asked.prompts is not None:
-        found = list(read_texts(asked.prompts, "text"))
-        if len(found) < 2:
-            raise SteerlabError(
-                f"{asked.prompts} holds {len(found)} prompts: some choose and some check, so give two or more."
-            )
-        return found, None
-    chosen = find_task(asked.task)
-    named = None if asked.prompt == "none" else asked.prompt
-    return [task_prompt(chosen, label, named) for label in chosen.labels], list(chosen.labels)
-
-
-def _texts(asked: Asked) -> list[str]:
-    if asked.texts is not None:
-        return list(read_texts(asked.texts, "text"))
-    return [load_data("sample", code, "topic").texts[0] for code in LANGUAGES]
-
-
-def _judge(asked: Asked, labels: Sequence[str] | None, root: Path | None) -> Judge | None:
-    """A judge of the task's labels where human train texts are at hand."""
-    if labels is None or find_root(root) is None:
-        return None
-    return human_judge(asked.task, list(LANGUAGES), root)
 
 
 def reproduce(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
+from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Ray, Seed, ShardOf, Workers, show
 from steerlab.errors import SteerlabError
 
 STRENGTHS = ["0.15", "0.3", "0.6", "1.0"]
@@ -50,6 +50,10 @@ Reproduce = Annotated[
 ]
 Longest = Annotated[int, typer.Option(help="Longest answer in tokens.")]
 Rows = Annotated[int, typer.Option(help="Texts written at a time.")]
+Gather = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder that --shard wrote elsewhere: take its texts over. Repeat for several."),
+]
 
 
 def sweep(
@@ -70,6 +74,10 @@ def sweep(
     reproduce: Reproduce = None,
     max_new_tokens: Longest = 48,
     batch_rows: Rows = 64,
+    shard: ShardOf = "1/1",
+    workers: Workers = 0,
+    ray: Ray = "",
+    gather: Gather = None,
     model: Model = "polyglot-mini",
     seed: Seed = 0,
     data: Data = None,
@@ -92,6 +100,8 @@ def sweep(
 
     `steerlab sweep my/language-jv.safetensors -m meta-llama/Llama-3.1-8B-Instruct --out runs/llama --choose`
 
+    `steerlab sweep jv --out runs/jv --workers 4`
+
     `steerlab sweep --reproduce runs/sweep-jv --out runs/again`
 
     `steerlab sweep guidance --help` (the weights of guidance instead: gamma x eta)
@@ -99,6 +109,7 @@ def sweep(
     if out is None:
         raise SteerlabError("no folder was given: say where the run goes, say --out runs/sweep.")
     from steerlab.commands import sweep as command
+    from steerlab.sharding import Shard
 
     if reproduce is not None:
         rows, same = command.reproduce(reproduce, out, dtype, device, not quiet)
@@ -108,5 +119,7 @@ def sweep(
         tuple(vector or ()), model, tuple(layer or ()), tuple(strength), unit, tuple(language or ()), task, prompt,
         prompts, samples, directions, texts, effect, max_new_tokens, batch_rows, seed,
     )  # fmt: skip
-    rows = command.run(asked, out, data, choose, dtype, device, not quiet)
-    show(rows, f"{out}: the chosen arms, measured on the prompts that had no say", as_json)
+    spread = command.Spread(Shard.parse(shard), workers, ray, tuple(gather or ()))
+    rows = command.run(asked, out, data, choose, dtype, device, not quiet, spread)
+    what = "the chosen arms, measured on the prompts that had no say" if spread.shard.leads else "this shard"
+    show(rows, f"{out}: {what}", as_json)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlab.errors import SteerlabError
 from steerlab.estimators import random_like
 from steerlab.evaluation.human import example_corpus
 from steerlab.model import TracedModel
 from steerlab.records import config_key
+from steerlab.sharding import Shard
 from steerlab.steering import Intervention
 from steerlab.studies.config import ModelPlan, StudyConfig
 from steerlab.synthesis import Cell
@@ -66,11 +66,8 @@ def units_of(config: StudyConfig) -> tuple[Unit, ...]:
 
 
 def shard_of(units: Sequence[Unit], shard: str) -> tuple[Unit, ...]:
-    """Every n-th unit, from the i-th on, for shard "i/n". Raises `SteerlabError` for anything but 1 <= i <= n."""
-    first, slash, count = shard.partition("/")
-    if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
-        raise SteerlabError(f"shard {shard!r} is not i/n with i from 1 to n: give, say, 1/4 (the first of four).")
-    return tuple(units[int(first) - 1 :: int(count)])
+    """The units of a shard, see `Shard.parse`: of "i/n" every n-th from the i-th on; of "auto" all, beginning with those."""
+    return Shard.parse(shard).order(units)
 
 
 def arms_of(config: StudyConfig, plan: ModelPlan, n_layers: int) -> tuple[Arm, ...]:

@@ -16,6 +16,7 @@ from steerlab.disk import take_lock, told
 from steerlab.errors import Busy, SteerlabError
 from steerlab.loading import load
 from steerlab.model import TracedModel
+from steerlab.sharding import Shard
 from steerlab.store import RunFolder, verify
 from steerlab.studies.config import ModelPlan, StudyConfig
 from steerlab.studies.directions import study_vectors
@@ -50,11 +51,14 @@ class Job:
         return (self.folder / "manifest.json").is_file()
 
 
-def load_model(plan: ModelPlan) -> TracedModel:
-    """The plan's model, refused in one sentence where this machine cannot hold it."""
+def load_model(plan: ModelPlan, shard: Shard | None = None) -> TracedModel:
+    """The plan's model, refused in one sentence where this machine cannot hold it; where several processes share a machine, on
+    the GPU that is the shard's.
+    """
     check_memory(plan)
+    device = (shard or Shard()).device(plan.device or None)
     return load(
-        plan.name, dtype=plan.dtype, device=plan.device or None, revision=plan.revision or None, template=plan.template,
+        plan.name, dtype=plan.dtype, device=device, revision=plan.revision or None, template=plan.template,
         **load_options(plan),
     )  # fmt: skip
 
@@ -121,6 +125,11 @@ def _written(config: StudyConfig, model: TracedModel, job: Job, bar: Any) -> boo
                 run.finish()
     bar.update(before + job.slots - bar.n)  # redraws are no new texts
     return True
+
+
+def finished(out: Path) -> int:
+    """How many units of a study folder are written."""
+    return sum(1 for _ in (out / UNITS).glob("*/manifest.json"))
 
 
 def _alone(folder: Path, work: Callable[[], T]) -> T:

@@ -1,0 +1,51 @@
+"""The figure of a comparison with peers: every package's cost over plain transformers, workload by workload."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from benchmarks.peers.worker import OURS
+from benchmarks.peers.workloads import BATCH, LOOP
+from steerlab import figures
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Ratios to plain transformers with their range over repetitions, on a logarithmic scale; memory in a panel of its own."""
+    plain = table[table["base"] == "plain transformers"].rename(columns={"ratio": "value"})
+    memory = plain["workload"].str.startswith("memory")
+    peers = list(dict.fromkeys(plain["peer"]))
+    times, held = plain[~memory], plain[memory]
+    figure, panels = figures.new(1, 2 if len(held) else 1, 7.2 if len(held) else 4.6)
+    for panel, part, what in zip(panels, (times, held), ("time", "peak memory"), strict=False):
+        order = list(dict.fromkeys(part["workload"]))
+        figures.dots(panel, part, place="workload", series="peer", order=order, series_order=peers)
+        panel.set_xticks(range(len(order)), [_wrap(name) for name in order], fontsize=8)
+        panel.axhline(1, color="black", lw=0.8)
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_minor_formatter(ScalarFormatter())
+        panel.set_ylabel(f"{what} / plain transformers")
+    panels[0].set_title(finding(table))
+    panels[0].legend(ncols=4, loc="upper left", fontsize=7.5)
+    if len(held):
+        panels[1].set_title("Peak memory of a fresh process")
+    return figure
+
+
+def finding(table: pd.DataFrame) -> str:
+    """The title: what a sweep and rows of their own cost a package that loops, and what they cost here."""
+    plain = table[table["base"] == "plain transformers"]
+    looped = plain[plain["workload"].str.endswith(LOOP)]["ratio"]
+    ours = plain[(plain["peer"] == OURS) & plain["workload"].str.endswith(BATCH)]["ratio"]
+    if looped.empty or ours.empty:
+        return "Cost over plain transformers"
+    return (
+        f"Many settings cost {looped.min():.1f} to {looped.max():.1f} times plain text one run each, "
+        f"{ours.min():.2f} to {ours.max():.2f} as one batch in steerlab"
+    )
+
+
+def _wrap(name: str) -> str:
+    return name.replace("memory, ", "").replace(", ", "\n")
