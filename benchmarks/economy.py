@@ -1,4 +1,7 @@
-"""What an accepted text costs in seconds: a short prompt with a vector, beside a few-shot prompt without one. About 5 minutes on two cores."""
+"""What an accepted text costs in seconds: a short prompt with a vector, beside a few-shot prompt without one.
+
+About 5 minutes on two cores.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ SAID = {
     "steerlab/bundled/vectors/": "its vectors, the sweep they were tuned on, the leakage check",
 }  # what has no docstring
 LAST = {
+    "docs/": "the documentation site: concepts, how-tos, reference, results (make docs)",
     "figures/": "outputs: .png .pdf .csv .json",
     "tests/": "mirrors the modules; tests/reference holds slow, obvious versions",
 }
