@@ -2,7 +2,7 @@
 
 The trials are those of analyses/22_instructions.py: every instruction at every layer and strength, for prompts with and without the
 instruction. A budget of subjects is drawn, each rule chooses on their prompts alone, and the subjects left over say what the choice is
-worth; twenty draws, the same for all rules. "8, one a language" is the paper's budget. Rules: never steer; the paper's on the paper's
+worth; ten draws, the same for all rules. "8, one a language" is the paper's budget. Rules: never steer; the paper's on the paper's
 candidates (every second layer from a fifth of the depth on, strength 1) and on all; ours on all. "in hindsight" is the best cell of
 the very subjects that judge: no rule can be better. Intervals over subjects.
 
@@ -30,7 +30,7 @@ from steerlab.following.crossfit import Rule
 
 NAME, CHOSEN = "instruction_selection", "instruction_selection_chosen"
 LAYERS = 6  # of polyglot-mini-it
-BUDGETS: Mapping[str, tuple[int, int]] = {"4": (4, 4), "8, one a language": (8, 1), "8": (8, 8), "11": (11, 11)}
+BUDGETS: Mapping[str, tuple[int, int]] = {"4": (4, 4), "8, one a language": (8, 1), "8": (8, 8)}
 NEVER, PAPER, PAPER_ALL, OURS, BEST = (
     "never steer", "paper's rule, paper's cells", "paper's rule, all cells", "our rule, all cells", "in hindsight",
 )  # fmt: skip
@@ -40,7 +40,7 @@ NEVER, PAPER, PAPER_ALL, OURS, BEST = (
 class Config:
     """Draws of each budget."""
 
-    draws: int = 20
+    draws: int = 10
     seed: int = 0
 
 
@@ -132,12 +132,9 @@ def draw(result: Result) -> Mapping[str, Figure]:
         axes.set_xticks(range(len(BUDGETS)), [textwrap.fill(name, 8) for name in BUDGETS])
         axes.set(xlabel="subjects to choose by", ylabel="followed, held out (%)" if not shown else "")
         at = own[own["budget"] == "8, one a language"].set_index("rule")
-        gap = at.loc[PAPER_ALL]
-        told = (
-            f"{'With' if shown else 'Without'} the instruction: ours {100 * at.at[OURS, 'value']:.0f} %, paper's "
-            f"{100 * at.at[PAPER, 'value']:.0f} to {100 * gap['value']:.0f} % (paper's budget)"
-        )
-        axes.set_title(textwrap.fill(told, 34))
+        ours, theirs = (100 * at.at[rule, "value"] for rule in (OURS, PAPER_ALL))
+        told = f"{'With' if shown else 'Without'} the instruction, one prompt per language: ours {ours:.0f}\u00a0%, the paper's {theirs:.0f}\u00a0%"
+        axes.set_title(textwrap.fill(told, 38))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {NAME: figure}
 
