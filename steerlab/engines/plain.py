@@ -70,6 +70,20 @@ def steer(h: Tensor, steps: Sequence[Step], at: int | None = None) -> Tensor:
     return h
 
 
+def steer_tokens(h: Tensor, steps: Sequence[Step], last: int) -> Tensor:
+    """`h` "s d", tokens of one row, after the steps; `last` is the place of the last of them, counted from the end of the prompt."""
+    if len(h) == 1:
+        return steer(h[None], steps, last)[0]
+    places = torch.arange(last - len(h) + 1, last + 1, device=h.device)
+    here = []
+    for start, stop, _, *rest in steps:
+        mask = torch.ones_like(places, dtype=torch.bool)
+        mask = mask if start is None else mask & (places >= start)
+        mask = mask if stop is None else mask & (places < stop)
+        here.append((start, stop, mask[None], *rest))
+    return steer(h[None], here)[0]
+
+
 class Census(CustomCloudUnpickler):
     """Reads a payload and keeps which names of which modules it asks the other side for, in `asked`."""
 
