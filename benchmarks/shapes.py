@@ -41,7 +41,7 @@ def build(name: str, device: str, tiny: bool = False) -> tuple[TracedModel, PreT
 
     `tiny`: the same architecture, small enough for a test. Nothing ends a text.
     """
-    fields = dict(SHAPES[name]) | (TINY if tiny else {})
+    fields: dict[str, Any] = dict(SHAPES[name]) | (TINY if tiny else {})
     config_class, model_class = fields.pop("config"), fields.pop("model")
     config = config_class(
         **fields,

@@ -23,7 +23,7 @@ from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
 from steerlab.commands.instruct_cli import instruct_app
 from steerlab.commands.lens_cli import lens
-from steerlab.commands.options import AsJson, Data, Device, Dtype, Model, Quiet, Seed, show
+from steerlab.commands.options import AsJson, Data, Device, Dtype, Engine, Model, Quiet, Seed, Source, show
 from steerlab.commands.probe_cli import probe
 from steerlab.commands.report_cli import report, watch
 from steerlab.commands.reproduce_cli import reproduce
@@ -174,13 +174,9 @@ def synthesize(
     ] = "residual",
     prompt: Annotated[str, typer.Option(help="Language the prompt names: target, none or english.")] = "target",
     shots: Annotated[int, typer.Option(help="Few-shot examples per prompt (0 = zero-shot).")] = 0,
-    source: Annotated[
-        str,
-        typer.Option(
-            help="Human texts to test on: a data set, or 'sample' (bundled, no download). Default: sample, or --data."
-        ),
-    ] = "",
+    source: Source = "",
     model: Model = "polyglot-mini",
+    engine: Engine = "local",
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Nucleus mass.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 128,
@@ -203,6 +199,8 @@ def synthesize(
     `steerlab synthesize -l jv -l su --task topic -n 20 --out runs/plain`
 
     `steerlab synthesize -l jv --vector language --prompt none --out runs/steered`
+
+    `steerlab synthesize -l jv --vector language --engine vllm --out runs/fast` (in an environment with vLLM)
     """
     from steerlab.commands import synthesize as command
     from steerlab.generation import Settings
@@ -213,7 +211,8 @@ def synthesize(
     config = SynthesisConfig(
         tuple(language), tuple(tasks), model, per_label, prompt, shots, human, settings, batch_rows=batch_rows
     )
-    rows = command.run(config, out, command.Steering(vector, layer, strength, unit), data, dtype, device, not quiet)
+    steering = command.Steering(vector, layer, strength, unit)
+    rows = command.run(config, out, steering, data, dtype, device, not quiet, engine)
     show(rows, f"{out}", as_json)
 
 

@@ -76,14 +76,13 @@ def load(
     no decoder blocks, and a model in which an edit of the residual stream has no effect.
     """
     check_name(engine)
-    if dtype not in DTYPES:
-        raise SteerlabError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}.")
-    source = _source(name)
-    if engine == "ndif":
+    source = _source(name, dtype)
+    if engine in ("ndif", "vllm"):
         given = [what for what, value in (("device", device), ("adapter", adapter)) if value is not None]
         if given:
             raise SteerlabError(f"{given[0]} was given for engine {engine!r}, which knows none: leave it out.")
-        return _remote(name, source, dtype, revision, template, layers_path, options)
+        elsewhere = _remote if engine == "ndif" else _vllm
+        return elsewhere(name, source, dtype, revision, template, layers_path, options)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(place)
     common: dict[str, Any] = {"revision": revision or "main"}
@@ -106,15 +105,17 @@ def load(
         raise _not_loaded(name, error) from error
     if engine == "local" and place != "auto" and "device_map" not in options:
         hf.to(place)
-    known = revision or known_revision(hf)
+    known = revision or known_revision(hf)  # before the adapter's weights stand among the model's
     return wrap(
         hf, tokenizer, name=name, revision=known, template=template, layers_path=layers_path, kind=kind,
         adapter=None if adapter is None else attach(hf, adapter),
     )  # fmt: skip
 
 
-def _source(name: str) -> str:
-    """A hub id, or the folder that is meant. Raises `SteerlabError` for a folder that is not there."""
+def _source(name: str, dtype: str) -> str:
+    """A hub id, or the folder that is meant. Raises `SteerlabError` for a folder that is not there, and for an unknown dtype."""
+    if dtype not in DTYPES:
+        raise SteerlabError(f"dtype {dtype!r} is not known: give one of {', '.join(DTYPES)}.")
     source = source_of(name)
     if source.startswith(("/", "./", "../", "~")):
         source = str(Path(source).expanduser())
@@ -155,6 +156,31 @@ def _remote(
     model = ndif.RemoteModel(name, hf, tokenizer, find_layout(hf, layers_path), str(known), chosen, nnsight=hosted)
     model.remote = remote
     return model
+
+
+def _vllm(
+    name: str,
+    source: str,
+    dtype: str,
+    revision: str | None,
+    template: str,
+    layers_path: str | None,
+    options: dict[str, Any],
+) -> TracedModel:
+    """A model inside vLLM; options are vLLM's own."""
+    from steerlab.engines import vllm_start
+
+    vllm_start.prepare()
+    from steerlab.engines import vllm
+
+    try:
+        tokenizer = _pad_left(AutoTokenizer.from_pretrained(source, revision=revision or "main"))
+        hf, known = vllm_start.skeleton(source, revision)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _not_loaded(name, error) from error
+    running = vllm_start.start(source, revision, dtype, options)
+    chosen = choose_template(tokenizer, template)
+    return vllm.VLLMModel(name, hf, tokenizer, find_layout(hf, layers_path), known, chosen, nnsight=running)
 
 
 def _not_loaded(name: str, error: Exception) -> SteerlabError:

@@ -64,6 +64,7 @@ def keep(run: RunFolder, model: TracedModel, cells: Sequence[Cell]) -> None:
     facts = {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
+        **({} if model.engine == "local" else {"engine": model.engine}),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "vectors": keys,

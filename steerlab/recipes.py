@@ -115,6 +115,7 @@ def write_data(
     record = {
         **config.to_json(),
         "model_revision": model.revision,
+        **({} if model.engine == "local" else {"engine": model.engine}),
         "cells": [cell.to_json() for cell in cells],
     }
     run = RunFolder.open(out, record)
@@ -179,7 +180,12 @@ def text_metrics(texts: Sequence[str], code: str, model: TracedModel | None = No
     }
     found["repetition_rate"] = stats.bootstrap(np.array([repetition.repetition_rate(text) for text in texts]))
     if model is not None:
-        found["log_perplexity"] = stats.bootstrap(np.log(fluency.perplexity(model, texts)))
+        try:
+            found["log_perplexity"] = stats.bootstrap(np.log(fluency.perplexity(model, texts)))
+        except SteerlabError as error:
+            if model.engine == "local":
+                raise
+            found["log_perplexity"] = stats.Estimate.missing(str(error))
     return found
 
 

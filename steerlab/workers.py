@@ -93,7 +93,7 @@ def _task(work: Work, shard: Shard, threads: int) -> None:
 def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -> int:
     """Ray tasks, one GPU each where the cluster has some; Ray starts a task again whose worker died."""
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SteerlabError("ray is not installed: pip install 'steerlab[ray]', or give --workers alone.") from error
     local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False} if address == "local" else {}

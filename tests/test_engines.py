@@ -19,17 +19,25 @@ from tests.engine_contract import compare, observe
 from tests.walls import ROOT
 
 FAMILIES = ("llama", "gemma2")
+VLLM = Path(os.environ.get("STEERLAB_VLLM_PYTHON") or ROOT / ".venv-vllm" / "bin" / "python")
 # What each engine refuses of what the local one does, by words of its sentence.
 LIMITS = {
     "tp": {},
     "ndif": {"sampled": "most likely token only", "token positions": "by their ids", "pick": "samples by itself"},
+    "vllm": {
+        "attn_out": "what blocks put out",
+        "logits": "of the last token only",
+        "function": "edits by plans only",
+        "token positions": "by their ids",
+        "pick": "samples by itself",
+    },
 }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models on disk, which any process can load."""
-    return {family: save_model(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
+    """Tiny models on disk, which any process can load; vLLM has no kernels for smaller heads."""
+    return {family: save_model(tmp_path_factory.mktemp(family), family, head_dim=32) for family in FAMILIES}
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +46,10 @@ def local(folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
     return {family: observe(load(str(folder), device="cpu")) for family, folder in folders.items()}
 
 
-def asked(*words: str) -> None:
+def asked(*words: str, python: str | Path = sys.executable) -> None:
     """Run Python in a process of its own, one thread, no network."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580
-    )
+    done = subprocess.run([python, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -58,7 +64,7 @@ def answers(folder: Path, engine: str, rank: int = 0) -> dict[str, Any]:
 
 
 def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(SteerlabError, match="'warp' is not known: give one of 'local'.*'tp'.*'ndif'"):
+    with pytest.raises(SteerlabError, match="'warp' is not known: give one of 'local'.*'tp'.*'vllm'.*'ndif'"):
         load(engine="warp")
 
 
@@ -122,3 +128,50 @@ def test_the_simulated_service_answers_and_is_sent_tensors_and_plain_functions_a
     found = answers(tmp_path, "ndif")
     assert found["foreign"] == []
     compare(found, local[family])
+
+
+# ---- vLLM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vllm_answers_as_the_local_engine(
+    family: str, folders: dict[str, Path], local: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    if not VLLM.exists():
+        pytest.skip("vLLM needs an environment of its own: `make test-vllm` builds it")
+    asked("-m", "tests.engine_contract", "vllm", str(folders[family]), str(tmp_path), python=VLLM)
+    compare(answers(tmp_path, "vllm"), local[family], tolerance=1e-4)
+
+
+@pytest.mark.slow
+def test_the_same_command_fills_a_data_set_in_vllm(tmp_path: Path) -> None:
+    """polyglot-mini, steered as recommended; the run remembers its engine, and the local one does not continue it."""
+    if not VLLM.exists():
+        pytest.skip("vLLM needs an environment of its own: `make test-vllm` builds it")
+    words = "synthesize -l jv -n 2 --vector language --max-new-tokens 24 --source sample -q".split()
+    out = tmp_path / "run"
+    asked("-m", "steerlab.cli", *words, "--engine", "vllm", "--out", str(out), python=VLLM)
+    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2 * len({row["label"] for row in rows}) and all(row["text"] for row in rows)
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["engine"] == "vllm"
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    (perplexity,) = [row for row in metrics if row["metric"] == "log_perplexity"]
+    assert perplexity["value"] is None and "last token only" in perplexity["reason"]
+    with pytest.raises(AssertionError, match="another configuration"):
+        asked("-m", "steerlab.cli", *words, "--out", str(out))
+
+
+@pytest.mark.slow
+def test_the_vllm_benchmark_writes_its_table(tmp_path: Path) -> None:
+    if not VLLM.exists():
+        pytest.skip("vLLM needs an environment of its own: `make test-vllm` builds it")
+    asked("-m", "benchmarks.vllm", "--quick", "--out", str(tmp_path), python=VLLM)
+    record = json.loads((tmp_path / "vllm.json").read_text(encoding="utf-8"))
+    assert len(record["rows"]) == 5 and all(row["ratio"] > 0 for row in record["rows"])
+    assert set(record["facts"].values()) == {record["config"]["rows"]}  # every row has the local engine's tokens
+
+
+def test_vllm_is_asked_for_by_name_where_it_is_not_installed(folders: dict[str, Path]) -> None:
+    with pytest.raises(SteerlabError, match="engine 'vllm' needs vLLM.*make test-vllm"):
+        load(str(folders["llama"]), engine="vllm")

@@ -26,9 +26,11 @@ HOST = """
 import json, sys
 from nnsight import TransformersModel
 from nnsight.schema.request import RequestModel
+from nnsight.tracing.tracer import inc
 model = TransformersModel(sys.argv[1], task="text-generation", dispatch=True)
 payload = open(sys.argv[2], "rb").read()
 tracer = RequestModel.deserialize(payload, model._remoteable_persistent_objects())
+inc()  # a request counts as being inside a trace
 tracer.execute(tracer.info.code)
 found = tracer.info.frame.f_locals["found"]
 assert not [name for name in sys.modules if name.startswith("steerlab")]

@@ -24,6 +24,13 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="Folder of data sets; default: the environment variable STEERLAB_DATA."),
 ]
+Engine = Annotated[str, typer.Option(help="Where the model runs: local, or vllm (see docs/engines.md).")]
+Source = Annotated[
+    str,
+    typer.Option(
+        help="Human texts to test on: a data set, or 'sample' (bundled, no download). Default: sample, or --data."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of all sampling; the same seed writes the same texts.")]
 ShardOf = Annotated[
     str,

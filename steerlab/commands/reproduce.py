@@ -62,7 +62,9 @@ def run(
     files = _files(where)
     config = read_config(where)
     cells, origin = cells_again(where, config), read_origin(where)
-    model = load(config["model"], dtype=origin["dtype"], device=device or origin["device"])
+    engine = origin.get("engine", "local")
+    place = device or (origin["device"] if engine == "local" else None)
+    model = load(config["model"], engine, dtype=origin["dtype"], device=place)
     if model.revision != config["model_revision"]:
         raise SteerlabError(
             f"the model {config['model']} is {model.revision} now, and the run was written by {config['model_revision']}: get "

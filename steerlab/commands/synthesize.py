@@ -122,6 +122,7 @@ def run(
     dtype: str,
     device: str | None,
     progress: bool,
+    engine: str = "local",
 ) -> list[dict[str, Any]]:
     """Write, evaluate, report; the manifest comes last. Returns the metric rows.
 
@@ -130,7 +131,7 @@ def run(
     for code in config.languages:
         for name in config.tasks:
             human_texts(name, code, root, config.source or None)
-    model = load(config.model, dtype=dtype, device=device)
+    model = load(config.model, engine, dtype=dtype, device=device)
     condition = Condition(steering.vector, interventions(steering, config.languages, model, config.settings.seed))
     written, cells, folder = write_data(model, config, [condition], out, root, progress)
     shown = {text for cell in cells for texts in cell.shots.values() for text in texts}

@@ -7,6 +7,7 @@ from steerlab.errors import SteerlabError
 ENGINES = {
     "local": "transformers in this process",
     "tp": "transformers in several processes started by torchrun, which share every layer",
+    "vllm": "vLLM, in an environment of its own",
     "ndif": "the service that hosts models too large for home",
 }
 

@@ -54,7 +54,8 @@ def steer(h: Tensor, steps: Sequence[Step], at: int | None = None) -> Tensor:
     token, counted from the end of the prompt.
     """
     for start, stop, mask, rows, operator, gate, *numbers in steps:
-        v, strength, target, cap = [None if x is None else x.to(h.device) for x in numbers]
+        there: list[Any] = [None if x is None else x.to(h.device) for x in numbers]
+        v, strength, target, cap = there
         if at is None:
             chosen = mask.to(h.device)
         elif (start is None or at >= start) and (stop is None or at < stop):
@@ -69,6 +70,20 @@ def steer(h: Tensor, steps: Sequence[Step], at: int | None = None) -> Tensor:
             chosen = chosen[rows] if chosen is not None and rows is not None else chosen
             h = act(h, chosen, operator, gate, rows, v, strength, target, cap)
     return h
+
+
+def steer_tokens(h: Tensor, steps: Sequence[Step], last: int) -> Tensor:
+    """`h` "s d", tokens of one row, after the steps; `last` is the place of the last of them, counted from the end of the prompt."""
+    if len(h) == 1:
+        return steer(h[None], steps, last)[0]
+    places = torch.arange(last - len(h) + 1, last + 1, device=h.device)
+    here = []
+    for start, stop, _, *rest in steps:
+        mask = torch.ones_like(places, dtype=torch.bool)
+        mask = mask if start is None else mask & (places >= start)
+        mask = mask if stop is None else mask & (places < stop)
+        here.append((start, stop, mask[None], *rest))
+    return steer(h[None], here)[0]
 
 
 class Census(CustomCloudUnpickler):

@@ -124,8 +124,8 @@ def obey(
         rng = random.Random(f"{seed}\x1f{text}\x1f{name}")
         kwargs[name] = dict(given[name]) if name in given else draw(name, rng, long_words(body) or WORDS, (language,))
         body = _changed(body, name, kwargs[name])
-    given = tuple(kwargs[name] for name in names)
-    return (given, body) if all(own.passed for own in check_all(names, given, body)) else None
+    asked = tuple(kwargs[name] for name in names)
+    return (asked, body) if all(own.passed for own in check_all(names, asked, body)) else None
 
 
 def _changed(body: str, instruction: str, kwargs: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ def _component(record: object) -> str:
 
 def _package() -> Any:
     try:
-        import gguf
+        import gguf  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SteerlabError("a control vector needs the package gguf: pip install 'steerlab[interop]'.") from error
     return gguf

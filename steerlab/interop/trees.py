@@ -40,7 +40,7 @@ def vectors_of(tree: object, name: str, layers: Sequence[int] = (), embedding_fi
     Raises `SteerlabError` saying what was found where none of these was.
     """
     names = isinstance(tree, Mapping) and 0 < len(tree) <= MOST and all(isinstance(key, str) for key in tree)
-    if names and not _is_one(tree):
+    if names and isinstance(tree, Mapping) and not _is_one(tree):
         return [_one(item, str(key), layers, embedding_first) for key, item in tree.items()]
     return [_one(tree, name, layers, embedding_first)]
 
