@@ -35,7 +35,7 @@ def read(data: bytes, source: str) -> object:
 
 
 def write(path: Path, value: Any) -> None:
-    """Write a mapping of tensors, numbers and texts (what else is given would be pickled); whole or not at all. It can be read back as weights only."""
+    """Write a mapping of tensors, numbers and texts, which can be read back as weights only; whole or not at all."""
     file = io.BytesIO()
     torch.save(value, file)
     with disk.told(path):
