@@ -63,10 +63,9 @@ def test_steering_vectors_steers_alike_and_its_files_are_read(own: SteeringVecto
 
 
 @pytest.fixture
-def repeng() -> Any:
+def repeng(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("gguf", reason="the package gguf is not installed")
-    if not hasattr(np, "float_"):
-        np.float64 = np.float64  # pyright: ignore  # repeng 0.4.0 names it in its annotations, numpy 2 has it no more
+    monkeypatch.setattr(np, "float_", np.float64, raising=False)  # repeng 0.4.0 names it, numpy 2 has it no more
     return pytest.importorskip("repeng", reason="the package repeng is not installed")
 
 

@@ -34,8 +34,8 @@ def read(data: bytes, source: str) -> object:
         ) from error
 
 
-def write(path: Path, value: dict[Any, Any]) -> None:
-    """Write a mapping of tensors, numbers and texts; whole or not at all. It can be read back as weights only."""
+def write(path: Path, value: Any) -> None:
+    """Write a mapping of tensors, numbers and texts, which can be read back as weights only; whole or not at all."""
     file = io.BytesIO()
     torch.save(value, file)
     with disk.told(path):
