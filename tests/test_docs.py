@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +81,15 @@ def commands(code: str) -> Iterator[tuple[list[str], Path | None]]:
             yield (words[:-1], Path(out)) if out else (words, None)
 
 
+@cache
+def root_command() -> Any:
+    """The whole command line as typer builds it, once."""
+    return typer.main.get_command(app)
+
+
 def leaf(words: list[str]) -> tuple[str, Any, list[str]]:
     """("study merge", the command, its arguments) of `steerlab study merge ...`."""
-    command: Any = typer.main.get_command(app)
+    command: Any = root_command()
     rest, name = words[1:], []
     while hasattr(command, "commands"):
         assert rest and rest[0] in command.commands, f"{shlex.join(words)}: no such command"
