@@ -149,7 +149,20 @@ def test_the_same_command_fills_a_data_set_in_vllm(tmp_path: Path) -> None:
     """polyglot-mini, steered as recommended; the run remembers its engine, and the local one does not continue it."""
     if not VLLM.exists():
         pytest.skip("vLLM needs an environment of its own: `make test-vllm` builds it")
-    words = "synthesize -l jv -n 2 --vector language --max-new-tokens 24 --source sample -q".split()
+    words = [
+        "synthesize",
+        "-l",
+        "jv",
+        "-n",
+        "2",
+        "--vector",
+        "language",
+        "--max-new-tokens",
+        "24",
+        "--source",
+        "sample",
+        "-q",
+    ]
     out = tmp_path / "run"
     asked("-m", "steerlab.cli", *words, "--engine", "vllm", "--out", str(out), python=VLLM)
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -258,11 +258,12 @@ def test_a_vector_that_is_placed_belongs_to_its_model_and_knows_the_streams_norm
 
 
 def test_an_export_refuses_what_it_can_not_say(tmp_path: Path) -> None:
-    for named, because in (
+    refusals: tuple[tuple[dict[str, Any], str], ...] = (
         ({"format": "onnx"}, "format 'onnx' is not known"),
         ({"format": "lm-eval", "scale": "half"}, "scale 'half' is not known"),
         ({"format": "lm-eval", "layers": (1,)}, "no direction at layer 1"),
-    ):
+    )
+    for named, because in refusals:
         with pytest.raises(SteerlabError, match=because):
             export_vector(made_vector(), tmp_path / "v.pt", **named)
     assert not list(tmp_path.iterdir())

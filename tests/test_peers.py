@@ -44,7 +44,7 @@ def test_a_peer_without_its_environment_is_named_with_the_reason(tmp_path: Path)
 @pytest.mark.parametrize("peer", ["ours", "transformer-lens"])
 def test_a_way_does_what_hooks_do(peer: str, subject: subjects.Subject) -> None:
     before = subject.write(["w3 w4"], 3)
-    found = workloads.checks(subject, all_ways.load(peer, subject), all_ways.load("hooks", subject), LOAD)
+    found = dict(workloads.checks(subject, all_ways.load(peer, subject), all_ways.load("hooks", subject), LOAD))
     assert found.pop(workloads.CAPTURE) < 1e-5
     assert len(found) == 2 + 4 and not any(found.values())
     assert subject.write(["w3 w4"], 3) == before  # whatever a package does to a model, the plain one stays as it is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import Any
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
@@ -11,7 +12,7 @@ from benchmarks.peers.workloads import BATCH, LOOP
 from steerlab import figures
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: Any) -> Figure:
     """Ratios to plain transformers with their range over repetitions, on a logarithmic scale; memory in a panel of its own."""
     plain = table[table["base"] == "plain transformers"].rename(columns={"ratio": "value"})
     memory = plain["workload"].str.startswith("memory")
@@ -34,7 +35,7 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def finding(table: pd.DataFrame) -> str:
+def finding(table: Any) -> str:
     """The title: what a sweep and rows of their own cost a package that loops, and what they cost here."""
     plain = table[table["base"] == "plain transformers"]
     looped = plain[plain["workload"].str.endswith(LOOP)]["ratio"]

@@ -33,7 +33,7 @@ class Size:
 class Subject:
     """The plain model and its tokenizer; packages that rewire a model get a `twin` on the same weights."""
 
-    model: LlamaForCausalLM
+    model: Any  # LlamaForCausalLM; its `generate` is not in its types
     tokenizer: PreTrainedTokenizerFast
     size: Size
 

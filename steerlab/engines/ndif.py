@@ -48,11 +48,11 @@ def connect(source: str, tokenizer: Any, revision: str | None, dtype: torch.dtyp
     """nnsight's model: its structure only, or for remote="local" the weights too."""
     if remote == "local":
         return TransformersModel(
-            source, task="text-generation", tokenizer=tokenizer, revision=revision, dtype=dtype, dispatch=True
+            source, task="text-generation", tokenizer=tokenizer, revision=revision or "main", dtype=dtype, dispatch=True
         )
-    model = TransformersModel(source, task="text-generation", tokenizer=tokenizer, revision=revision)
+    model = TransformersModel(source, task="text-generation", tokenizer=tokenizer, revision=revision or "main")
     with suppress(OSError):  # a checkpoint without one ends with its tokenizer's end of text
-        model._module.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+        model._module.generation_config = GenerationConfig.from_pretrained(source, revision=revision or "main")
     return model
 
 

@@ -14,7 +14,7 @@ import torch.distributed
 from nnsight.modeling.tp import UnshardableCheckpoint, check_tp_request
 from torch import Tensor
 from transformers import AutoConfig
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from steerlab.batch import Batch
 from steerlab.decoding import Decoded, Finished, Mix, Pick, Watch

@@ -242,7 +242,8 @@ def _settled(value: Any, depth: int, seen: dict[int, Any]) -> Any:
         return value
     if id(value) not in seen:
         if type(value) in (list, tuple):
-            seen[id(value)] = type(value)(_settled(item, depth + 1, seen) for item in value)
+            items = [_settled(item, depth + 1, seen) for item in value]
+            seen[id(value)] = items if type(value) is list else tuple(items)
         elif type(value) is dict:
             pairs = ((_settled(key, depth + 1, seen), _settled(item, depth + 1, seen)) for key, item in value.items())
             seen[id(value)] = dict(pairs)

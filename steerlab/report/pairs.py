@@ -107,7 +107,8 @@ class _Row:
         return (self.part == other.part, self.prompt == other.prompt, self.run == other.run)
 
     def pair(self, left: str, right: str, noise: bool) -> Pair:
-        return Pair(self.run, *self.place, self.condition, self.steering or "none", left, right, noise)
+        language, task, label, index = self.place
+        return Pair(self.run, language, task, label, index, self.condition, self.steering or "none", left, right, noise)
 
 
 def _placed(runs: Sequence[Seen]) -> Iterator[_Row]:
