@@ -140,9 +140,9 @@ def draw(result: Result) -> Mapping[str, Figure]:
         axes.set_xticks(range(len(order)), [p.replace(" + ", "\n+ ") for p in order])
         mean = own.groupby("arm")["value"].mean() * 100
         alone = {"first": mean["first"], "second": mean["second"], "both": max(mean["first"], mean["second"])}[what]
-        told = "both instructions" if what == "both" else f"the {what} instruction"
-        vector = "the better single vector" if what == "both" else "its own vector"
-        axes.set_title(f"Follow {told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
+        told = "Both" if what == "both" else f"The {what} instruction"
+        vector = "the better vector alone" if what == "both" else "its own vector alone"
+        axes.set_title(f"{told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
         axes.set(ylim=(-3, 103), ylabel="follow (%)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {PAIRS: figure}
