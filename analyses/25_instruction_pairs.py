@@ -58,7 +58,7 @@ class Config:
     """Phrasings a fitting pair; wordings of each test subject."""
 
     phrasings: int = 3
-    wordings: int = 4
+    wordings: int = 2
     seed: int = 0
 
 
@@ -111,7 +111,7 @@ def compose_all(model: TracedModel, vectors: Any, unshared: Any, config: Config)
         for name, kept in (("bare", vectors), ("unshared", unshared)):
             for layer in range(model.n_layers):
                 cosines.append((told, name, layer, float(torch.dot(kept[a].at(layer), kept[b].at(layer)))))
-    table = pd.concat(rates, ignore_index=True).rename(columns={"rate": "value"})
+    table: Any = pd.concat(rates, ignore_index=True).rename(columns={"rate": "value"})
     table = table[["pair", "arm", "what", "value", "low", "high", "n"]]
     return table, pd.DataFrame(cosines, columns=["pair", "vectors", "layer", "cosine"])
 
