@@ -182,7 +182,7 @@ def card(result: Result) -> dict[str, str]:
         ]
         rows.append(f"| {name} | {own.at['with', 'n']} | {' | '.join(cells)} |")
     bits, share = (paid.groupby("model")[column].mean() for column in ("bits_per_byte", "share"))
-    points = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
+    points: Any = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
     first, second = training["before"], training
     facts = {
         "table": "\n".join(rows),

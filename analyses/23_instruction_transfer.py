@@ -106,13 +106,13 @@ def _tested(base: TracedModel, pushes: Mapping[str, Pushes], config: Config) -> 
     ):
         four = compare_arms([by_kind(answer) for answer in answers.answers])
         rates: Any = four.rates()
-        tests = four.changes()
+        tests: Any = four.changes()
         tests = tests[tests["before"] == "none"].rename(columns={"after": "arm"})
         both: Any = rates.merge(
             tests[["instruction", "arm", "gained", "lost", "p"]], how="left", on=["instruction", "arm"]
         )
         found.append(both[both["arm"].isin(list(names))].assign(mode=both["arm"].map(names)))
-    table = pd.concat(found, ignore_index=True).rename(columns={"rate": "value"})
+    table: Any = pd.concat(found, ignore_index=True).rename(columns={"rate": "value"})
     return table[["instruction", "mode", "value", "low", "high", "n", "gained", "lost", "p"]]
 
 

@@ -113,8 +113,8 @@ def compute(config: Config) -> Result:
         for budget, sizes in BUDGETS.items():
             rows = judged(own, sizes, config)
             tables.append(summary(rows, config.seed).assign(budget=budget, shown=shown))
-            first = rows.drop_duplicates(["draw", "instruction", "rule"])
-            counts: Any = first.groupby(["rule", "layer"]).size().rename("times").reset_index()
+            first: Any = rows.drop_duplicates(["draw", "instruction", "rule"])
+            counts: Any = first.groupby(["rule", "layer"]).size().reset_index(name="times")
             picks.append(counts.assign(budget=budget, shown=shown))
     chosen = pd.concat(picks, ignore_index=True)
     return Result({NAME: pd.concat(tables, ignore_index=True), CHOSEN: chosen}, {}, before.model_revision, before.data)

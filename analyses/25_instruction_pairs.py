@@ -58,7 +58,7 @@ class Config:
     """Phrasings a fitting pair; wordings of each test subject."""
 
     phrasings: int = 3
-    wordings: int = 4
+    wordings: int = 2
     seed: int = 0
 
 
@@ -111,7 +111,7 @@ def compose_all(model: TracedModel, vectors: Any, unshared: Any, config: Config)
         for name, kept in (("bare", vectors), ("unshared", unshared)):
             for layer in range(model.n_layers):
                 cosines.append((told, name, layer, float(torch.dot(kept[a].at(layer), kept[b].at(layer)))))
-    table = pd.concat(rates, ignore_index=True).rename(columns={"rate": "value"})
+    table: Any = pd.concat(rates, ignore_index=True).rename(columns={"rate": "value"})
     table = table[["pair", "arm", "what", "value", "low", "high", "n"]]
     return table, pd.DataFrame(cosines, columns=["pair", "vectors", "layer", "cosine"])
 
@@ -140,9 +140,9 @@ def draw(result: Result) -> Mapping[str, Figure]:
         axes.set_xticks(range(len(order)), [p.replace(" + ", "\n+ ") for p in order])
         mean = own.groupby("arm")["value"].mean() * 100
         alone = {"first": mean["first"], "second": mean["second"], "both": max(mean["first"], mean["second"])}[what]
-        told = "both instructions" if what == "both" else f"the {what} instruction"
-        vector = "the better single vector" if what == "both" else "its own vector"
-        axes.set_title(f"Follow {told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
+        told = "Both" if what == "both" else f"The {what} instruction"
+        vector = "the better vector alone" if what == "both" else "its own vector alone"
+        axes.set_title(f"{told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
         axes.set(ylim=(-3, 103), ylabel="follow (%)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {PAIRS: figure}
