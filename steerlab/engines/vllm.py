@@ -194,7 +194,7 @@ class VLLMModel(TracedModel):
     def _run(self, requests: Sequence[tuple[list[int], Mapping[str, Any], str | None]]) -> list[Any]:
         """vLLM's outputs for (prompt, sampling options, name of its interventions), in order."""
         from nnsight.intervention.errors import raise_deferred
-        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
         from vllm.inputs import TokensPrompt  # pyright: ignore[reportMissingImports]
 
         names = [{"nnsight_edits": [] if name is None else [name]} for _, _, name in requests]

@@ -61,7 +61,7 @@ def skeleton(source: str, revision: str | None) -> tuple[Any, str]:
     with torch.device("meta"):
         hf: Any = AutoModelForCausalLM.from_config(config)
     try:
-        hf.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+        hf.generation_config = GenerationConfig.from_pretrained(source, revision=revision or "main")
     except OSError:
         hf.generation_config = None  # a checkpoint without one ends with its tokenizer's end of text
     known = revision or getattr(config, "_commit_hash", None)
