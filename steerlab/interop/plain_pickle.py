@@ -241,7 +241,7 @@ def _settled(value: Any, depth: int, seen: dict[int, Any]) -> Any:
     if type(value) not in (list, tuple, dict) and not isinstance(value, Record):
         return value
     if id(value) not in seen:
-        if type(value) in (list, tuple):
+        if isinstance(value, list | tuple):
             seen[id(value)] = type(value)(_settled(item, depth + 1, seen) for item in value)
         elif type(value) is dict:
             pairs = ((_settled(key, depth + 1, seen), _settled(item, depth + 1, seen)) for key, item in value.items())
