@@ -238,14 +238,12 @@ def _settled(value: Any, depth: int, seen: dict[int, Any]) -> Any:
         return value.value
     if isinstance(value, _Name | _Dtype) or value is _MARK:
         raise ValueError("it holds the name of something in place of a value")
-    kind: Any = type(value)
-    if kind not in (list, tuple, dict) and not isinstance(value, Record):
+    if type(value) not in (list, tuple, dict) and not isinstance(value, Record):
         return value
     if id(value) not in seen:
-        if kind in (list, tuple):
-            items: Any = value
-            seen[id(value)] = kind(_settled(item, depth + 1, seen) for item in items)
-        elif kind is dict:
+        if isinstance(value, list | tuple):
+            seen[id(value)] = type(value)(_settled(item, depth + 1, seen) for item in value)
+        elif type(value) is dict:
             pairs = ((_settled(key, depth + 1, seen), _settled(item, depth + 1, seen)) for key, item in value.items())
             seen[id(value)] = dict(pairs)
         else:
