@@ -135,7 +135,7 @@ def draw(result: Result) -> Mapping[str, Figure]:
         ours, theirs = (100 * at.at[rule, "value"] for rule in (OURS, PAPER_ALL))
         told = f"{'With' if shown else 'Without'} the instruction, one prompt per language: "
         told += f"ours {ours:.0f}\u00a0%, the paper's {theirs:.0f}\u00a0%"
-        axes.set_title(textwrap.fill(told, 38))
+        axes.set_title(textwrap.fill(told, 32))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {NAME: figure}
 
