@@ -14,7 +14,7 @@ from steerlab import figures
 
 def draw(table: Any) -> Figure:
     """Ratios to plain transformers with their range over repetitions, on a logarithmic scale; memory in a panel of its own."""
-    plain = table[table["base"] == "plain transformers"].rename(columns={"ratio": "value"})
+    plain = table[table["base"] == "plain transformers"].drop(columns="value").rename(columns={"ratio": "value"})
     memory = plain["workload"].str.startswith("memory")
     peers = list(dict.fromkeys(plain["peer"]))
     times, held = plain[~memory], plain[memory]
