@@ -181,7 +181,8 @@ def card(result: Result) -> dict[str, str]:
             for h in heads
         ]
         rows.append(f"| {name} | {own.at['with', 'n']} | {' | '.join(cells)} |")
-    bits, share = (paid.groupby("model")[column].mean() for column in ("bits_per_byte", "share"))
+    means: Any = paid.groupby("model")[["bits_per_byte", "share"]].mean()
+    bits, share = means["bits_per_byte"], means["share"]
     points: Any = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
     first, second = training["before"], training
     facts = {
