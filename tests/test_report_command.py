@@ -19,7 +19,7 @@ def test_a_page_is_written_beside_the_run_and_a_run_is_watched(
     said = command("report", run)
     assert said.code == 0 and said.out == f"{tmp_path / 'run.html'}: 1 runs, 16 pairs of texts; open it in a browser\n"
     assert (tmp_path / "run.html").is_file()
-    assert "32 of 32 texts; finished" in command("watch", run, "--once").out.replace("\n", " ")
+    assert "32 of 32 texts; finished" in " ".join(command("watch", run, "--once").out.split())
     assert "finished" in command("watch", run).out
     (row,) = json.loads(command("watch", run, "--json").out)
     assert (row["texts"], row["wanted"], row["finished"]) == (32, 32, True)

@@ -296,7 +296,5 @@ def pack(stream: Iterator[tuple[list[int], int]], rows: int, length: int, window
 
 
 def held_out(root: Path | None = None) -> dict[str, list[str]]:
-    """SIB-200 dev sentences (99, parallel in all twelve languages): what bits per byte are measured on. Never
-    trained on.
-    """
+    """SIB-200 dev sentences (99, parallel in all twelve languages): what bits per byte are measured on, never trained on."""
     return {code: list(data.load("sib200", code, split="valid", root=root).texts) for code in LANGUAGES}

@@ -100,26 +100,35 @@ def sweep(
 
     `steerlab sweep my/language-jv.safetensors -m meta-llama/Llama-3.1-8B-Instruct --out runs/llama --choose`
 
-    `steerlab sweep jv --out runs/jv --workers 4`
-
     `steerlab sweep --reproduce runs/sweep-jv --out runs/again`
 
     `steerlab sweep guidance --help` (the weights of guidance instead: gamma x eta)
     """
-    if out is None:
-        raise SteerlabError("no folder was given: say where the run goes, say --out runs/sweep.")
     from steerlab.commands import sweep as command
     from steerlab.sharding import Shard
 
+    out = _folder(out)
     if reproduce is not None:
-        rows, same = command.reproduce(reproduce, out, dtype, device, not quiet)
-        show(rows, f"{reproduce} repeated in {out}", as_json)
-        raise typer.Exit(0 if same else 1)
+        _repeat(reproduce, out, dtype, device, as_json, quiet)
     asked = command.Asked(
         tuple(vector or ()), model, tuple(layer or ()), tuple(strength), unit, tuple(language or ()), task, prompt,
         prompts, samples, directions, texts, effect, max_new_tokens, batch_rows, seed,
     )  # fmt: skip
     spread = command.Spread(Shard.parse(shard), workers, ray, tuple(gather or ()))
-    rows = command.run(asked, out, data, choose, dtype, device, not quiet, spread)
     what = "the chosen arms, measured on the prompts that had no say" if spread.shard.leads else "this shard"
-    show(rows, f"{out}: {what}", as_json)
+    show(command.run(asked, out, data, choose, dtype, device, not quiet, spread), f"{out}: {what}", as_json)
+
+
+def _folder(out: Path | None) -> Path:
+    if out is None:
+        raise SteerlabError("no folder was given: say where the run goes, say --out runs/sweep.")
+    return out
+
+
+def _repeat(reproduce: Path, out: Path, dtype: str, device: str | None, as_json: bool, quiet: bool) -> None:
+    """Repeat a finished sweep, compare, and end the program with what was found."""
+    from steerlab.commands import sweep as command
+
+    rows, same = command.reproduce(reproduce, out, dtype, device, not quiet)
+    show(rows, f"{reproduce} repeated in {out}", as_json)
+    raise typer.Exit(0 if same else 1)
