@@ -55,6 +55,8 @@ Gather = Annotated[
     typer.Option(help="Folder that --shard wrote elsewhere: take its texts over. Repeat for several."),
 ]
 
+CHOSEN = "the chosen arms, measured on the prompts that had no say"
+
 
 def sweep(
     vector: Vectors = None,
@@ -94,8 +96,6 @@ def sweep(
 
     Examples:
 
-    `steerlab sweep jv --out runs/sweep-jv`
-
     `steerlab sweep jv su mt -l 0 -l 2 -s 0.3 -s rotate:0.4 -n 6 --out runs/three --choose`
 
     `steerlab sweep my/language-jv.safetensors -m meta-llama/Llama-3.1-8B-Instruct --out runs/llama --choose`
@@ -108,14 +108,14 @@ def sweep(
     from steerlab.sharding import Shard
 
     out = _folder(out)
-    if reproduce is not None:
+    if reproduce:
         _repeat(reproduce, out, dtype, device, as_json, quiet)
     asked = command.Asked(
         tuple(vector or ()), model, tuple(layer or ()), tuple(strength), unit, tuple(language or ()), task, prompt,
         prompts, samples, directions, texts, effect, max_new_tokens, batch_rows, seed,
     )  # fmt: skip
     spread = command.Spread(Shard.parse(shard), workers, ray, tuple(gather or ()))
-    what = "the chosen arms, measured on the prompts that had no say" if spread.shard.leads else "this shard"
+    what = CHOSEN if spread.shard.leads else "this shard"
     show(command.run(asked, out, data, choose, dtype, device, not quiet, spread), f"{out}: {what}", as_json)
 
 
