@@ -115,14 +115,22 @@ def page(found: dict[str, pd.DataFrame], config: StudyConfig, images: Sequence[s
 
 def _size(cells: pd.DataFrame, config: StudyConfig) -> str:
     models = ", ".join(str(m) for m in cells["model"].unique())
-    seeds = sorted(int(seed) for seed in cells["seed"].unique())
-    missing = [seed for seed in config.seeds if seed not in seeds]
     return (
         f"{models}: {len(cells)} cells, {int(cells['n'].to_numpy().sum())} texts, {cells['language'].nunique()} languages, "
-        f"{cells[['language', 'task']].drop_duplicates().shape[0]} (language, task) pairs, generation seeds {seeds}, "
+        f"{cells[['language', 'task']].drop_duplicates().shape[0]} (language, task) pairs, {_seeds(cells, config)}, "
         f"{config.classifier_seeds} classifier seeds."
-        + (f" Not written yet, and not in any number below: generation seeds {missing}." if missing else "")
     )
+
+
+def _seeds(cells: pd.DataFrame, config: StudyConfig) -> str:
+    """Which generation seeds each prompt mode rests on, and which of those that were asked for are not written yet."""
+    found = {
+        str(mode): sorted(int(seed) for seed in own["seed"].unique()) for mode, own in cells.groupby("mode", sort=False)
+    }
+    told = "generation seeds " + " and ".join(f"{seeds} ({mode})" for mode, seeds in found.items())
+    missing = {mode: [seed for seed in config.seeds if seed not in seeds] for mode, seeds in found.items()}
+    late = " and ".join(f"{seeds} ({mode})" for mode, seeds in missing.items() if seeds)
+    return told + (f" (not written yet, and in no number below: {late})" if late else "")
 
 
 def verdicts(found: dict[str, pd.DataFrame]) -> list[str]:
