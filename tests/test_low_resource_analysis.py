@@ -84,7 +84,7 @@ def test_its_tables_are_taken_once_and_redrawn_without_it(
     page = (tmp_path / "docs" / "results" / "low-resource.md").read_text(encoding="utf-8")
     assert "**Held.** Quality vectors at early blocks" in page and "(../../figures/low_resource_trade.png)" in page
     assert "generation seeds [0, 1] (zero-shot) and [0, 1] (few-shot)" in page
-    assert "in no number below: [2] (zero-shot) and [2] (few-shot)" in page
+    assert "not written whole yet: seed 2, zero-shot: 0 of " in page and "; seed 2, few-shot: 0 of " in page
     before, text = record["data"], (study / "units" / "b" / "samples.jsonl")
     text.write_text("other")
     assert every.run(SCRIPT, ["--study", str(study), *out]).state == "done"  # nothing is kept from before

@@ -123,14 +123,18 @@ def _size(cells: pd.DataFrame, config: StudyConfig) -> str:
 
 
 def _seeds(cells: pd.DataFrame, config: StudyConfig) -> str:
-    """Which generation seeds each prompt mode rests on, and which of those that were asked for are not written yet."""
-    found = {
-        str(mode): sorted(int(seed) for seed in own["seed"].unique()) for mode, own in cells.groupby("mode", sort=False)
-    }
-    told = "generation seeds " + " and ".join(f"{seeds} ({mode})" for mode, seeds in found.items())
-    missing = {mode: [seed for seed in config.seeds if seed not in seeds] for mode, seeds in found.items()}
-    late = " and ".join(f"{seeds} ({mode})" for mode, seeds in missing.items() if seeds)
-    return told + (f" (not written yet, and in no number below: {late})" if late else "")
+    """Which generation seeds each prompt mode rests on, and how many (language, task) pairs of the others are written."""
+    places: Any = cells[["mode", "seed", "language", "task"]].drop_duplicates()
+    pairs = len(places[["language", "task"]].drop_duplicates())
+    whole, late = [], []
+    for mode in places["mode"].unique():
+        there = {int(seed): int(n) for seed, n in places[places["mode"] == mode]["seed"].value_counts().items()}
+        whole.append(f"{sorted(seed for seed, n in there.items() if n == pairs)} ({mode})")
+        late += [
+            f"seed {seed}, {mode}: {there.get(seed, 0)} of {pairs} pairs"
+            for seed in config.seeds if there.get(seed, 0) < pairs
+        ]  # fmt: skip
+    return "generation seeds " + " and ".join(whole) + (f" (not written whole yet: {'; '.join(late)})" if late else "")
 
 
 def verdicts(found: dict[str, pd.DataFrame]) -> list[str]:
