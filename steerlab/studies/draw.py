@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from steerlab import figures
@@ -72,7 +73,8 @@ def strengths(
     figure, panels = figures.new(columns=len(groups), rows=len(metrics), height=2.3 * len(metrics) + 1.0)
     for r, (metric, label) in enumerate(metrics):
         part = own[own["metric"] == metric]
-        low, high = 100 * part["low"].min(), 100 * part["high"].max()
+        bounds = 100 * part[["low", "value", "high"]]  # one pair of language and task alone has no interval
+        low, high = np.nanmin([0.0, *bounds.min()]), np.nanmax([0.0, *bounds.max()])
         room = max(0.05 * (high - low), 0.5)
         for c, group in enumerate(groups):
             axes = panels[r * len(groups) + c]
