@@ -167,6 +167,6 @@ def worth(curves: pd.DataFrame, table: pd.DataFrame) -> tuple[Any, pd.DataFrame]
     )
     _head(
         figure,
-        f"Synthetic texts alone are worth this many human texts (median over languages and tasks):\n{known or 'cannot be told'}",
+        f"Synthetic texts alone are worth so many human texts (median of pairs):\n{known or 'cannot be told'}",
     )
     return figure, shown
