@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import os
 import runpy
 import sys
 import time
@@ -22,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyses._harness import FOLDER, NotThere, plain_name
+from analyses._harness import FOLDER, NotThere, data_folder, plain_name
 from steerlab.data import find_root
 from steerlab.data.reading import ENV
 from steerlab.errors import SteerlabError
@@ -124,13 +123,17 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help=f"folder of data sets (default: {ENV})")
     parser.add_argument("--out", type=Path, help="folder of tables and figures (default: figures/)")
     given = parser.parse_args()
+    with data_folder(given.data):
+        return _called(given)
+
+
+def _called(given: argparse.Namespace) -> int:
+    """List or run the scripts the command line names; the exit code."""
     try:
         paths = chosen(given.only)
         if given.list:
             print(listing(paths, given.out or FOLDER))
             return 0
-        if given.data is not None:
-            os.environ[ENV] = str(given.data)
         if not given.redraw and not given.only and find_root() is None:
             raise SteerlabError(
                 f"the analyses need the local data sets: point {ENV} (or --data) at their folder, or give --redraw to draw from the "

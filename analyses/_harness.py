@@ -16,7 +16,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -70,8 +71,29 @@ def main(
     are. `keep=False`: compute every time, for scripts that only read what is somewhere else.
     """
     given = _arguments(doc, config)
-    if given.data is not None:
-        os.environ[ENV] = str(given.data)
+    with data_folder(given.data):
+        _run(given, file, config, compute, draw, pages, keep)
+
+
+@contextmanager
+def data_folder(path: Path | None) -> Iterator[None]:
+    """Everything inside reads the local data sets at `path` (None: where it read them before), and nothing after it does."""
+    before = os.environ.get(ENV)
+    if path is not None:
+        os.environ[ENV] = str(path)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(ENV, None)
+        else:
+            os.environ[ENV] = before
+
+
+def _run(
+    given: argparse.Namespace, file: str, config: Any, compute: Compute, draw: Draw, pages: Pages | None, keep: bool
+) -> None:
+    """Compute or read, write, draw: what the command line asks for."""
     name = plain_name(file)
     if given.redraw:
         result = committed(name, given.out)

@@ -10,6 +10,7 @@ import jaxtyping
 
 jaxtyping.install_import_hook("steerlab", "beartype.beartype")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,15 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the real data sets, and there is no folder {path} (set STEERLAB_DATA)")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """Fail the test that leaves a variable of ours changed: on another machine it would break every test after it."""
+    before = {name: text for name, text in os.environ.items() if name.startswith("STEERLAB_")}
+    yield
+    after = {name: text for name, text in os.environ.items() if name.startswith("STEERLAB_")}
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    assert after == before, f"the test changed the environment: {before} became {after}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,11 @@ COUNT = 12
 
 
 def _work(folder: Path, die: bool, shard: Shard) -> None:
-    """Write parts; the second worker dies in the middle of its second one, once."""
+    """Write parts; the second worker dies in the middle of its second one, once. The first leaves it parts to die on."""
     parts = Parts(folder / "parts", COUNT)
     for begun, number in enumerate(parts.claim(shard)):
+        while die and shard.index == 0 and begun == 1 and not (folder / "died").exists():
+            time.sleep(0.02)
         if die and shard.index == 1 and begun == 1 and not (folder / "died").exists():
             (folder / "died").write_text(str(number))
             os.kill(os.getpid(), signal.SIGKILL)
