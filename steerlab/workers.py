@@ -5,6 +5,7 @@ starts them finds what they wrote, and does what a killed one left.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -96,7 +97,11 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SteerlabError("ray is not installed: pip install 'steerlab[ray]', or give --workers alone.") from error
-    local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False} if address == "local" else {}
+    # The workers of a cluster of this machine find the modules this process finds; another's have what is installed there.
+    found = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
+    local: dict[str, Any] = (
+        {"num_cpus": max(workers, 1), "include_dashboard": False, "runtime_env": found} if address == "local" else {}
+    )
     mine = not ray.is_initialized()
     if mine:
         try:
@@ -116,9 +121,16 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
             for one in ready:
                 try:
                     ray.get(one)
-                except ray.exceptions.RayError:
+                except ray.exceptions.RayError as error:
                     lost += 1
+                    print(f"a worker on Ray ended: {_cause(error)}", file=sys.stderr)
         return lost
     finally:
         if mine:
             ray.shutdown()
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong in a task, in its own words: Ray puts the whole traceback into the text."""
+    cause = getattr(error, "cause", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
