@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from tqdm import tqdm
@@ -44,7 +45,8 @@ def start(
             if count is not None:
                 bar.update(count() - bar.n)
 
-        lost = _on_ray(work, workers, ray, watch) if ray else _processes(work, workers, watch)
+        with redirect_stdout(sys.stderr) if ray else nullcontext():  # Ray prints what befell a worker among our results
+            lost = _on_ray(work, workers, ray, watch) if ray else _processes(work, workers, watch)
         watch()
     if lost:
         print(f"{lost} of the workers ended early: what they left is done here.", file=sys.stderr)

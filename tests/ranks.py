@@ -38,6 +38,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "attention",
         "batch",
         "streams",
+        "joint",
         "decoding",
         "adapters",
         "tracing",
