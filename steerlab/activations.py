@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlab.capture import Selection, all_layers, choice, passes, select
+from steerlab.capture import Selection, all_layers, choice, read_texts, select
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
 from steerlab.types import ALL, Positions, Site
@@ -101,20 +101,18 @@ def capture_activations(
     }
 
     def fill(values: np.ndarray) -> None:
-        for members, batch, mask in passes(model, picked, token_budget, progress, "activations"):
+        def keep(site: Site, h: Tensor, members: Sequence[int], mask: Tensor) -> None:
+            k = chosen.index(site)
+            for r, i in enumerate(members):
+                rows = _pooled(h[r][mask[r]].float(), pooling).cpu().numpy()
+                if not (np.abs(rows) <= np.finfo(dtype).max).all():  # NaN fails too
+                    raise SteerlabError(
+                        f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
+                        f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
+                    )
+                values[offsets[i] : offsets[i + 1], k] = rows
 
-            def keep(site: Site, h: Tensor, members: list[int] = members, mask: Tensor = mask) -> None:
-                k = chosen.index(site)
-                for r, i in enumerate(members):
-                    rows = _pooled(h[r][mask[r]].float(), pooling).cpu().numpy()
-                    if not (np.abs(rows) <= np.finfo(dtype).max).all():  # NaN fails too
-                        raise SteerlabError(
-                            f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
-                            f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
-                        )
-                    values[offsets[i] : offsets[i + 1], k] = rows
-
-            model.forward(batch, read=chosen, visit=keep)
+        read_texts(model, picked, chosen, keep, token_budget, progress, "activations")
 
     write_mapped(Path(path), (int(offsets[-1]), len(chosen), model.d_model), dtype, record, fill)
     return Activations.open(path)
