@@ -1,6 +1,4 @@
-"""Batched steered generation: requests in, samples out, each sample a function of its own key and not of its
-neighbours.
-"""
+"""Batched steered generation: requests in, samples out, each a function of its own key and not of its neighbours."""
 
 from __future__ import annotations
 
@@ -220,8 +218,7 @@ def generate_batches(
     base: TracedModel | None = None,
 ) -> Iterator[tuple[int, list[int], list[Sample]]]:
     """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run)
-    are left out. `order`: which batches, asked for one by one (none given: all, in order). A batch that does not fit in memory is
-    written in halves, with the same samples.
+    are left out. `order`: which batches, asked for one by one (none given: all, in order). What does not fit in memory is halved.
     """
     if not requests:
         return
@@ -272,9 +269,8 @@ def _written(
     )  # fmt: skip
     samples = []
     for i, row in enumerate(rows):
-        tokens = out.row(i)
+        tokens, lowered = out.row(i), () if watcher is None else tuple(watcher.lowered[i])
         text = cut(model.decode_text(tokens), settings.stop)
-        lowered = () if watcher is None else tuple(watcher.lowered[i])
         samples.append(Sample(text, tuple(tokens), bool(out.ended[i]), len(row), lowered))
     return samples
 

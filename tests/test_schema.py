@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from steerlab import tensorfile
+from steerlab.activations import Activations, write_mapped
 from steerlab.errors import SteerlabError
 from steerlab.manifest import DAMAGED, MANIFEST
 from steerlab.records import is_sealed, read_sealed_rows, sealed, sealed_rows
@@ -113,6 +115,29 @@ def test_a_damaged_source_of_a_finished_run_is_refused(tmp_path: Path, name: str
     with pytest.raises(SteerlabError, match=f"{name}.*(restore|not what was written)|lines 1 to 3"):
         RunFolder.open(run, CONFIG)
     assert content(run) == before
+
+
+def test_activations_carry_a_checksum_and_those_without_one_are_read(tmp_path: Path) -> None:
+    path, record = tmp_path / "a", {"sites": [[0, "resid_post"]], "offsets": [0, 1, 2], "pooling": "mean"}
+    wanted = np.arange(8, dtype=np.float32).reshape(2, 1, 4)
+    write_mapped(path, wanted.shape, "float32", record, lambda values: np.copyto(values, wanted))
+    found, whole = Activations.open(path), path.read_bytes()
+    assert np.array_equal(found.values, wanted) and len(found.sha256) == 64
+    found.verify()
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with pytest.raises(SteerlabError, match="were changed after they were written: capture them again"):
+        Activations.open(path).verify()
+    old = {"__metadata__": {"steerlab": json.dumps(record)}, "activations": {"dtype": "F32", "shape": [2, 1, 4], "data_offsets": [0, 32]}}
+    for facts, newest in ((record, True), ({**record, "schema": 9, "sha256": ""}, False)):
+        old["__metadata__"]["steerlab"] = json.dumps(facts)
+        header = json.dumps(old).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + wanted.tobytes())
+        if newest:
+            assert np.array_equal(Activations.open(path).values, wanted) and Activations.open(path).sha256 == ""
+            Activations.open(path).verify()
+        else:
+            with pytest.raises(SteerlabError, match=NEWER.format(1)):
+                Activations.open(path)
 
 
 def test_a_manifest_names_no_file_outside(tmp_path: Path) -> None:
