@@ -44,7 +44,9 @@ class Activations:
     def verify(self) -> None:
         """Read all values once. Raises `SteerlabError` where they are not what was written."""
         if self.sha256 and _digest(self.values) != self.sha256:
-            raise SteerlabError(f"the activations in {self.path} were changed after they were written: capture them again.")
+            raise SteerlabError(
+                f"the activations in {self.path} were changed after they were written: capture them again."
+            )
 
     def site(self, site: Site) -> np.ndarray:
         """(n d) at one site, still mapped from disk."""

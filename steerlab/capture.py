@@ -102,7 +102,13 @@ Look = Callable[[Site, Tensor, Sequence[int], Tensor], None]
 
 
 def read_texts(
-    model: TracedModel, picked: Selection, sites: Sequence[Site], look: Look, token_budget: int, progress: bool, what: str
+    model: TracedModel,
+    picked: Selection,
+    sites: Sequence[Site],
+    look: Look,
+    token_budget: int,
+    progress: bool,
+    what: str,
 ) -> None:
     """Every text forward once: `look` is told each site in order, its activations (b s d), which texts they are and their mask (b s).
 

@@ -266,7 +266,10 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         told = str(error).strip().split("\n")[0]
-        print(f"steerlab: out of memory ({told}): give smaller batches, a smaller dtype, or another device.", file=sys.stderr)
+        print(
+            f"steerlab: out of memory ({told}): give smaller batches, a smaller dtype, or another device.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)

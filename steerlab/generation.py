@@ -226,7 +226,8 @@ def generate_batches(
     if base is not None:
         check_vocabulary(model, base)
     count = counter if counter is not None else Progress()
-    memory, write = Halving("texts"), partial(_written, model, requests, rows, settings, Stopper(model, settings.stop), base)
+    stopper, memory = Stopper(model, settings.stop), Halving("texts")
+    write = partial(_written, model, requests, rows, settings, stopper, base)
     with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
         for number in range(len(batches)) if order is None else order:
             members = batches[number]

@@ -83,7 +83,9 @@ def test_one_item_that_does_not_fit_and_other_errors_are_told() -> None:
     def fails(part: list[int]) -> None:
         raise full(80)
 
-    with pytest.raises(SteerlabError, match=r"one of the texts alone .CUDA out of memory. Tried .*: use a smaller dtype"):
+    with pytest.raises(
+        SteerlabError, match=r"one of the texts alone .CUDA out of memory. Tried .*: use a smaller dtype"
+    ):
         Halving("texts").run([1, 2, 3], fails)
     with pytest.raises(RuntimeError, match="shapes"):
         Halving("texts").run([1, 2], lambda part: (_ for _ in ()).throw(RuntimeError("shapes do not fit")))
@@ -116,7 +118,9 @@ def test_samples_are_those_of_the_whole_batch(family: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("weighting", ["token", "text"])
-def test_no_text_is_counted_twice_when_a_capture_fails_half_way(weighting: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_is_counted_twice_when_a_capture_fails_half_way(
+    weighting: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The pass fails at the third block, when the first two have been added to the sums already."""
     own = model()
     whole = capture_moments(own, TEXTS, weighting=weighting, token_budget=256)
@@ -178,4 +182,6 @@ def test_a_command_that_cannot_do_less_says_so(
     (tmp_path / "mine.txt").write_text("".join(f"number {n} says abc\n" for n in range(12)), encoding="utf-8")
     base = save_model(tmp_path / "base")
     words = ("expert", "train", "-t", tmp_path / "mine.txt", "-m", base, "--out", tmp_path / "expert", "-q")
-    Command(monkeypatch, capsys).refused(*words, because="out of memory .CUDA out of memory. Tried to allocate 3.00 GiB")
+    Command(monkeypatch, capsys).refused(
+        *words, because="out of memory .CUDA out of memory. Tried to allocate 3.00 GiB"
+    )

@@ -110,7 +110,9 @@ def test_a_damaged_file_of_a_finished_run_is_put_aside_and_made_again(
 def test_a_damaged_source_of_a_finished_run_is_refused(tmp_path: Path, name: str) -> None:
     run = work(tmp_path / "run")
     data = (run / name).read_bytes()
-    (run / name).write_bytes(data.replace(b'"rows": 3', b'"rows": 4').replace(b"voda", b"vodo") + b"\n" * (name == "config.json"))
+    (run / name).write_bytes(
+        data.replace(b'"rows": 3', b'"rows": 4').replace(b"voda", b"vodo") + b"\n" * (name == "config.json")
+    )
     before = content(run)
     with pytest.raises(SteerlabError, match=f"{name}.*(restore|not what was written)|lines 1 to 3"):
         RunFolder.open(run, CONFIG)
@@ -127,7 +129,10 @@ def test_activations_carry_a_checksum_and_those_without_one_are_read(tmp_path: P
     path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
     with pytest.raises(SteerlabError, match="were changed after they were written: capture them again"):
         Activations.open(path).verify()
-    old = {"__metadata__": {"steerlab": json.dumps(record)}, "activations": {"dtype": "F32", "shape": [2, 1, 4], "data_offsets": [0, 32]}}
+    old = {
+        "__metadata__": {"steerlab": json.dumps(record)},
+        "activations": {"dtype": "F32", "shape": [2, 1, 4], "data_offsets": [0, 32]},
+    }
     for facts, newest in ((record, True), ({**record, "schema": 9, "sha256": ""}, False)):
         old["__metadata__"]["steerlab"] = json.dumps(facts)
         header = json.dumps(old).encode()

@@ -1,4 +1,7 @@
-"""Run every fault on every long command: `python -m tests.faults` (some minutes) writes docs/faults.csv and the table in docs/reliability.md."""
+"""Run every fault on every long command: `python -m tests.faults` (some minutes) writes docs/faults.csv and its table in the page.
+
+Cells that are done are kept in runs/faults.jsonl until the table is written, and done again only where they are named.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
-import torch  # noqa: E402  the variables come first
+import torch
 
-from tests.faults import table  # noqa: E402
-from tests.faults.cells import FAULTS, Row, Subject, cell  # noqa: E402
-from tests.faults.commands import call, held_models, jobs, prepare  # noqa: E402
+from tests import walls
+from tests.faults import table
+from tests.faults.cells import FAULTS, Row, Subject, cell
+from tests.faults.commands import call, held_models, jobs, prepare
+
+KEPT = walls.ROOT / "runs" / "faults.jsonl"
 
 
 def main() -> int:
@@ -32,15 +38,29 @@ def main() -> int:
         subjects = {name: Subject(job, place) for name, job in jobs(place).items()}
         if given.serve:
             return serve(subjects)
-        rows = []
+        done = {(row.command, row.fault): row for row in kept()}
         for name in given.command or subjects:
-            warm(subjects[name])
-            for fault in given.fault or FAULTS:
-                rows.append(cell(subjects[name], fault))
-                print(f"{name}, {fault}: {rows[-1].survived} of {rows[-1].injected}", *rows[-1].lost, sep="\n  ", flush=True)
-    if not (given.command or given.fault):
-        table.write(rows)
+            named = given.command or given.fault
+            asked = [fault for fault in given.fault or FAULTS if named or (name, fault) not in done]
+            if asked:
+                warm(subjects[name])
+            for fault in asked:
+                row = done[name, fault] = cell(subjects[name], fault)
+                print(f"{name}, {fault}: {row.survived} of {row.injected}", *row.lost, sep="\n  ", flush=True)
+                KEPT.parent.mkdir(exist_ok=True)
+                with KEPT.open("a", encoding="utf-8") as file:
+                    print(json.dumps(row.to_json()), file=file)
+        rows = [done[name, fault] for name in subjects for fault in FAULTS if (name, fault) in done]
+        if len(rows) == len(subjects) * len(FAULTS):
+            table.write(rows)
+            KEPT.unlink()
     return sum(len(row.lost) for row in rows)
+
+
+def kept() -> list[Row]:
+    """The cells an earlier call has done."""
+    lines = KEPT.read_text(encoding="utf-8").splitlines() if KEPT.is_file() else []
+    return [Row(**{**row, "lost": tuple(row["lost"])}) for row in map(json.loads, lines)]
 
 
 def serve(subjects: dict[str, Subject]) -> int:

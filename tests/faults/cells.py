@@ -1,4 +1,4 @@
-"""What is done to a command, and what counts as survived: the same bytes as without the fault, or one clear sentence and then the same bytes."""
+"""What is done to a command, and what counts as survived: the bytes there are without the fault, or a sentence and then those bytes."""
 
 from __future__ import annotations
 

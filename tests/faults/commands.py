@@ -99,7 +99,8 @@ def jobs(place: Path) -> dict[str, Job]:
             reads=True),
         Job("contrast make", ("contrast", "make", "-t", f"{place}/sl.txt", "-l", "sl", "-m", f"{place}/nllb", "--max-new-tokens", "8",
                               "--batch-rows", "2", "-q")),
-        Job("contrast make --method degrade", ("contrast", "make", "--source", "sample", "-l", "cs", "--method", "degrade", "--limit", "10")),
+        Job("contrast make --method degrade", ("contrast", "make", "--source", "sample", "-l", "cs", "--method", "degrade",
+                                               "--limit", "10")),
         Job("expert train", ("expert", "train", "-t", f"{place}/mine.txt", "--instruction", "Write.", *model, "--steps", "4", "--rank", "2",
                              "--evaluate-every", "1", "--batch-size", "4", "--samples", "3", "-q")),
     ]  # fmt: skip
@@ -115,7 +116,9 @@ def prepare(place: Path) -> None:
         (place / "texts" / f"{code}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (place / "sl.txt").write_text("\n".join(TEXTS[:6]) + "\n", encoding="utf-8")
     (place / "prompts.txt").write_text("Tell me of the river.\nSay it again.\n", encoding="utf-8")
-    (place / "mine.txt").write_text("".join(f"number {n} says {'abcdefgh'[n % 8] * 9}\n" for n in range(16)), encoding="utf-8")
+    (place / "mine.txt").write_text(
+        "".join(f"number {n} says {'abcdefgh'[n % 8] * 9}\n" for n in range(16)), encoding="utf-8"
+    )
     rows = "lovely place,positive\ngood food,positive\nnever again,negative\nbad air,negative\n"
     (place / "reviews.csv").write_text("text,label\n" + rows, encoding="utf-8")
     save_model(place / "model", max_position_embeddings=1024)

@@ -36,7 +36,9 @@ class Outcome:
     @property
     def clear(self) -> bool:
         """True when it was refused with a sentence, and no traceback stands beside it."""
-        return self.code == 2 and all(line.startswith("steerlab: ") for line in self.err.splitlines()) and bool(self.err)
+        return (
+            self.code == 2 and all(line.startswith("steerlab: ") for line in self.err.splitlines()) and bool(self.err)
+        )
 
 
 class Running:
@@ -44,7 +46,7 @@ class Running:
 
     def __init__(self, words: Sequence[str], folder: Path, fault: Fault, before: Before | None = None) -> None:
         self.began = time.monotonic()
-        self.err: Any = tempfile.TemporaryFile()
+        self.err: Any = tempfile.TemporaryFile()  # noqa: SIM115  it is read when the command is over
         self.counted, counts = os.pipe()
         self.said, says = os.pipe()
         waits, self.goes = os.pipe()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from tests import walls
 from tests.faults.cells import FAULTS, Row
@@ -39,7 +38,10 @@ def markdown() -> str:
     lines = [f"| command | {' | '.join(FAULTS)} | lost |", f"| --- |{' ---: |' * (len(FAULTS) + 1)}"]
     for name in commands:
         lines.append(_line(f"`{name}`", [found.get((name, fault), (0, 0)) for fault in FAULTS]))
-    sums = [tuple(map(sum, zip(*(found[name, fault] for name in commands if (name, fault) in found), strict=True))) for fault in FAULTS]
+    sums = [
+        tuple(map(sum, zip(*(found[name, fault] for name in commands if (name, fault) in found), strict=True)))
+        for fault in FAULTS
+    ]
     return "\n".join([*lines, _line("**all**", sums)])
 
 
