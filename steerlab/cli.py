@@ -261,15 +261,12 @@ def main() -> None:
             print(f"steerlab: {message.rstrip('.')} (see `{command} --help`).", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
-        from steerlab.halving import is_out_of_memory  # torch is there already where it ran out of memory
+        from steerlab.halving import first_line, is_out_of_memory  # torch is there already where it ran out of memory
 
         if not is_out_of_memory(error):
             raise
-        told = str(error).strip().split("\n")[0]
-        print(
-            f"steerlab: out of memory ({told}): give smaller batches, a smaller dtype, or another device.",
-            file=sys.stderr,
-        )
+        advice = "give smaller batches, a smaller dtype, or another device"
+        print(f"steerlab: out of memory ({first_line(error)}): {advice}.", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)

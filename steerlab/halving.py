@@ -25,6 +25,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_WORDS)
 
 
+def first_line(error: BaseException) -> str:
+    """What the error says, without the advice below; its name where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 @dataclass
 class Halving:
     """The batches of one job, and how many of its items fit at a time (None: as many as are given).
@@ -41,19 +46,19 @@ class Halving:
 
         Raises `SteerlabError` where a single item does not fit.
         """
-        waiting, found = self._parts(list(items)), []
+        waiting, found = [list(items)] if items else [], []
         while waiting:
-            part = waiting.pop(0)
+            part, *waiting = [*self._parts(waiting[0]), *waiting[1:]]
             told = ""
             try:
                 found.append(work(part))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                told = str(error).strip().split("\n")[0]
+                told = first_line(error)
             if told:  # the error is gone by now, and with it the frames that held the batch's tensors
                 self._shrink(len(part), told)
-                waiting = [*self._parts(part), *waiting]
+                waiting = [part, *waiting]
         return found
 
     def _parts(self, items: list[T]) -> list[list[T]]:

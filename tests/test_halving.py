@@ -77,6 +77,7 @@ def test_parts_are_halved_until_they_fit_and_stay_in_order(capsys: pytest.Captur
     tried.clear()
     assert len(memory.run(range(9), work)) == 5 and max(tried) == 2  # what failed once is not tried again
     assert capsys.readouterr().err == ""  # and said once
+    assert memory.run([], work) == [] and len(Halving("x").run([1], work)) == 1
 
 
 def test_one_item_that_does_not_fit_and_other_errors_are_told() -> None:
@@ -123,9 +124,9 @@ def test_no_text_is_counted_twice_when_a_capture_fails_half_way(
 ) -> None:
     """The pass fails at the third block, when the first two have been added to the sums already."""
     own = model()
-    whole = capture_moments(own, TEXTS, weighting=weighting, token_budget=256)
+    whole = capture_moments(own, TEXTS, weighting=weighting, token_budget=512)
     with room_for(own.hf.model.layers[2], 2) as sizes:
-        halved = capture_moments(own, TEXTS, weighting=weighting, token_budget=256)
+        halved = capture_moments(own, TEXTS, weighting=weighting, token_budget=512)
     assert max(sizes) > 4 and capsys.readouterr().err.count("out of memory") == 1
     assert torch.allclose(halved.count, whole.count, rtol=1e-12)
     for name in ("mean", "variance", "norm"):
@@ -181,7 +182,19 @@ def test_a_command_that_cannot_do_less_says_so(
     monkeypatch.setattr(training, "fit", fails)
     (tmp_path / "mine.txt").write_text("".join(f"number {n} says abc\n" for n in range(12)), encoding="utf-8")
     base = save_model(tmp_path / "base")
-    words = ("expert", "train", "-t", tmp_path / "mine.txt", "-m", base, "--out", tmp_path / "expert", "-q")
+    words = (
+        "expert",
+        "train",
+        "-t",
+        tmp_path / "mine.txt",
+        "-m",
+        base,
+        "--instruction",
+        "Write.",
+        "--out",
+        tmp_path / "expert",
+        "-q",
+    )
     Command(monkeypatch, capsys).refused(
         *words, because="out of memory .CUDA out of memory. Tried to allocate 3.00 GiB"
     )
