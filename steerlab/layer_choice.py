@@ -68,6 +68,8 @@ def read_streams(
 ) -> TextReading:
     """The sites (`resid_post` of every block unless given) at `per_text` tokens of each text, evenly spread over it (all
     where it has fewer), and the means over all its tokens, in one pass. BOS is left out.
+
+    Raises `SteerlabError` for an activation that is NaN or infinite, naming layer and text.
     """
     flat = [(row, i, text) for row, own in enumerate(texts.values()) for i, text in enumerate(own)]
     picked = select(model, [text for *_, text in flat], ALL, False, True, model.context_length)
@@ -85,6 +87,13 @@ def read_streams(
 
         def keep(site: Site, h: Tensor) -> None:
             h = h.float().cpu()
+            bad = (real & ~h.isfinite().all(-1)).any(1)
+            if bool(bad.any()):
+                text = flat[members[int(bad.int().argmax())]][2]
+                raise SteerlabError(
+                    f"an activation at {site.stream} of layer {site.layer} is NaN or infinite for the text {text[:60]!r}: run the model "
+                    "in float32 or bfloat16."
+                )
             part[:, sites.index(site)] = h[row, column]
             norms[sites.index(site)] = h.norm(dim=-1)[real].sum()
             total = torch.where(real[..., None], h, 0.0).sum(1)
