@@ -58,11 +58,14 @@ QUICK = ("--max-new-tokens", "6", "--batch-rows", "2", "-q")
 
 @dataclass(frozen=True)
 class Job:
-    """A command and what it is held against. `reads`: it reads activations, so a broken model must be noticed there."""
+    """A command and what it is held against. `reads`: it reads activations, so a broken model must be noticed there. `traced`: it has a
+    traced model at all.
+    """
 
     name: str
     words: tuple[str, ...]
     reads: bool = False
+    traced: bool = True
 
     def at(self, out: Path) -> list[str]:
         """The words, with OUT as this folder."""
@@ -98,13 +101,13 @@ def jobs(place: Path) -> dict[str, Job]:
         Job("probe", ("probe", *texts, *model, "--folds", "2", "--resamples", "20", "--kind", "diff_of_means", "--vectors", "OUT/v"),
             reads=True),
         Job("contrast make", ("contrast", "make", "-t", f"{place}/sl.txt", "-l", "sl", "-m", f"{place}/nllb", "--max-new-tokens", "8",
-                              "--batch-rows", "2", "-q")),
+                              "--batch-rows", "2", "-q"), traced=False),
         Job("contrast make --method degrade", ("contrast", "make", "--source", "sample", "-l", "cs", "--method", "degrade",
-                                               "--limit", "10")),
+                                               "--limit", "10"), traced=False),
         Job("expert train", ("expert", "train", "-t", f"{place}/mine.txt", "--instruction", "Write.", *model, "--steps", "4", "--rank", "2",
-                             "--evaluate-every", "1", "--batch-size", "4", "--samples", "3", "-q")),
+                             "--batch-size", "4", "--samples", "3", "-q")),
     ]  # fmt: skip
-    return {job.name: Job(job.name, (*job.words, "--out", "OUT"), job.reads) for job in known}
+    return {job.name: Job(job.name, (*job.words, "--out", "OUT"), job.reads, job.traced) for job in known}
 
 
 def prepare(place: Path) -> None:
