@@ -53,19 +53,21 @@ WORDS = {
     "jv": "aku kowe dheweke mangan turu lunga teka omah kali gunung",
     "da": "jeg du han spiser sover går kommer hus å bjerg",
 }
+SHARED = ("study low-resource", "sweep --workers", "vectors fit", "probe", "expert train")
 QUICK = ("--max-new-tokens", "6", "--batch-rows", "2", "-q")
 
 
 @dataclass(frozen=True)
 class Job:
     """A command and what it is held against. `reads`: it reads activations, so a broken model must be noticed there. `traced`: it has a
-    traced model at all.
+    traced model at all. `shared`: several processes may work on its folder.
     """
 
     name: str
     words: tuple[str, ...]
     reads: bool = False
     traced: bool = True
+    shared: bool = False
 
     def at(self, out: Path) -> list[str]:
         """The words, with OUT as this folder."""
@@ -107,7 +109,10 @@ def jobs(place: Path) -> dict[str, Job]:
         Job("expert train", ("expert", "train", "-t", f"{place}/mine.txt", "--instruction", "Write.", *model, "--steps", "4", "--rank", "2",
                              "--batch-size", "4", "--samples", "3", "-q")),
     ]  # fmt: skip
-    return {job.name: Job(job.name, (*job.words, "--out", "OUT"), job.reads, job.traced) for job in known}
+    return {
+        job.name: Job(job.name, (*job.words, "--out", "OUT"), job.reads, job.traced, job.name in SHARED)
+        for job in known
+    }
 
 
 def prepare(place: Path) -> None:
