@@ -80,11 +80,12 @@ def test_there_are_fifty_kills_and_every_fault_is_tested() -> None:
     assert {"killed", *SOME} == set(FAULTS) and all(set(some) <= set(COMMANDS) for some in SOME.values())
 
 
-def test_the_table_is_whole_shows_nothing_lost_and_stands_in_the_page() -> None:
+def test_the_table_shows_every_fault_fifty_kills_nothing_lost_and_stands_in_the_page() -> None:
     rows = table.read()
-    assert {(row["command"], row["fault"]) for row in rows} == {(c, f) for c in COMMANDS for f in FAULTS}
+    assert {row["command"] for row in rows} <= set(COMMANDS) and {row["fault"] for row in rows} == set(FAULTS)
     assert all(int(row["injected"]) == int(row["survived"]) + int(row["lost"]) for row in rows)
     assert sum(int(row["lost"]) for row in rows) == 0
+    assert sum(int(row["injected"]) for row in rows if row["fault"] == "killed") >= 50
     text = table.PAGE.read_text(encoding="utf-8")
     assert f"{table.BEGIN}\n\n{table.markdown()}\n\n{table.END}" in text, "run python -m tests.faults"
 

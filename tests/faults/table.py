@@ -38,10 +38,8 @@ def markdown() -> str:
     lines = [f"| command | {' | '.join(FAULTS)} | lost |", f"| --- |{' ---: |' * (len(FAULTS) + 1)}"]
     for name in commands:
         lines.append(_line(f"`{name}`", [found.get((name, fault), (0, 0)) for fault in FAULTS]))
-    sums = [
-        tuple(map(sum, zip(*(found[name, fault] for name in commands if (name, fault) in found), strict=True)))
-        for fault in FAULTS
-    ]
+    every = [[found.get((name, fault), (0, 0)) for name in commands] for fault in FAULTS]
+    sums = [(sum(survived for survived, _ in own), sum(injected for _, injected in own)) for own in every]
     return "\n".join([*lines, _line("**all**", sums)])
 
 
