@@ -260,6 +260,14 @@ def main() -> None:
             command = context.command_path if context is not None else "steerlab"
             print(f"steerlab: {message.rstrip('.')} (see `{command} --help`).", file=sys.stderr)
         sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        from steerlab.halving import first_line, is_out_of_memory  # torch is there already where it ran out of memory
+
+        if not is_out_of_memory(error):
+            raise
+        advice = "give smaller batches, a smaller dtype, or another device"
+        print(f"steerlab: out of memory ({first_line(error)}): {advice}.", file=sys.stderr)
+        sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)
         sys.exit(130)

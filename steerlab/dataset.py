@@ -22,12 +22,14 @@ from steerlab.evaluation.language import identify
 from steerlab.evaluation.splits import held_out
 from steerlab.interop.hub import upload
 from steerlab.records import config_key, pretty, read_object
+from steerlab.schema import upgraded
 from steerlab.steering_text import described
 from steerlab.store import CONFIG, SAMPLES, read_config, read_rows
 from steerlab.tasks import TASKS, check_label
 
 COLUMNS = ("language", "task", "label", "text")
 RECORD, CARD = "steerlab.json", "README.md"
+SCHEMA = 1
 NAME = re.compile(r"\w[\w.+-]*")
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -242,7 +244,7 @@ def _write(stage: Path, parts: Mapping[str, Mapping[str, Dataset]], text: str, r
     files = {
         path.relative_to(stage).as_posix(): fingerprint(path) for path in sorted(stage.rglob("*")) if path.is_file()
     }
-    replace(stage / RECORD, pretty({"schema": 1, **record, "files": files}))
+    replace(stage / RECORD, pretty({"schema": SCHEMA, **record, "files": files}))
 
 
 def _may_replace(out: Path, key: str, force: bool) -> None:
@@ -258,4 +260,5 @@ def _record(folder: Path) -> dict[str, Any]:
         raise SteerlabError(
             f"{folder} is no data set that was exported here ({RECORD} is missing): give another folder."
         )
-    return read_object(folder / RECORD)
+    record = read_object(folder / RECORD)
+    return upgraded(folder / RECORD, "data set", record, record.get("schema"), SCHEMA)

@@ -50,7 +50,7 @@ def keep(run: RunFolder, model: TracedModel, cells: Sequence[Cell]) -> None:
     for cell in cells:
         keys.append([_key(vectors, one.vector) for one in cell.interventions])
     if (run.path / ORIGIN).is_file():
-        there = load_set(run.path / VECTORS) if vectors else {}
+        there = _kept(run.path) if vectors else {}
         other = [v.name for key, v in vectors.items() if key not in there or not there[key].equals(v)]
         if other:
             raise SteerlabError(
@@ -70,6 +70,15 @@ def keep(run: RunFolder, model: TracedModel, cells: Sequence[Cell]) -> None:
         "vectors": keys,
     }
     run.write_json(ORIGIN, facts)
+
+
+def _kept(path: Path) -> dict[str, SteeringVector]:
+    try:
+        return load_set(path / VECTORS)
+    except SteerlabError as error:
+        raise SteerlabError(
+            f"the vectors that {path} was started with are damaged ({error}): restore {path / VECTORS}, or give another folder."
+        ) from error
 
 
 def _key(vectors: dict[str, SteeringVector], wanted: SteeringVector) -> str:

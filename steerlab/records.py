@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -123,6 +123,34 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SteerlabError(f"{path} is not a JSON object: restore it, or delete the run folder and start again.")
     return value
+
+
+SEAL = "sha256"
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with a checksum of itself as its last field."""
+    kept = plain({name: own for name, own in value.items() if name != SEAL})
+    return {**kept, SEAL: config_key(kept)}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether the object has its checksum and is what it was taken of."""
+    return value.get(SEAL) == config_key({name: own for name, own in value.items() if name != SEAL})
+
+
+def sealed_rows(rows: Iterable[object]) -> bytes:
+    """Rows as `encode` writes them, and a last line with a checksum of them."""
+    data = b"".join(encode(row) for row in rows)
+    return data + encode({SEAL: hashlib.sha256(data).hexdigest()})
+
+
+def read_sealed_rows(data: bytes) -> list[dict[str, Any]] | None:
+    """The rows of `sealed_rows`; None where they are not what the checksum was taken of, or have none."""
+    at = data.rfind(b"\n", 0, len(data) - 1) + 1
+    if data[at:] != encode({SEAL: hashlib.sha256(data[:at]).hexdigest()}):
+        return None
+    return parse(data[:at], Path())
 
 
 class _Absent:

@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-from steerlab.disk import append_at, fingerprint, replace, sync_folder, take_lock, told
+from steerlab.disk import append_at, replace, sync_folder, take_lock, told
 from steerlab.errors import SteerlabError
+from steerlab.manifest import MANIFEST, quarantine, verify, write_manifest
 from steerlab.records import config_key, differences, encode, encode_text, parse, plain, pretty, read_object
 
-CONFIG, BATCHES, MANIFEST, LOCK = "config.json", "batches.jsonl", "manifest.json", ".lock"
+CONFIG, BATCHES, LOCK = "config.json", "batches.jsonl", ".lock"
 SAMPLES = "samples.jsonl"  # the rows of a run that are its texts
-SCHEMA = 1
 
 
 class RunFolder:
@@ -133,12 +133,7 @@ class RunFolder:
         with told(self.path):
             self._unfinish()
             self._trim()
-            names = sorted(p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file())
-            shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-            files = {name.as_posix(): fingerprint(self.path / name) for name in shown}
-            manifest = {"schema": SCHEMA, "config_key": self.key, "files": files}
-            replace(self.path / MANIFEST, pretty(manifest))
-        return manifest
+            return write_manifest(self.path, self.key)
 
     def verify(self) -> None:
         """Check this folder against its manifest, see the function `verify`."""
@@ -173,7 +168,7 @@ class RunFolder:
             )
 
     def _recover(self) -> None:
-        """Read the log, cut off what it does not vouch for, and check that the rest is as it was written."""
+        """Read the log, cut off what it does not vouch for, and check that the rest, and of a finished run all, is as it was written."""
         log = self.path / BATCHES
         with told(log):
             for leftover in self.path.rglob(".*.tmp"):
@@ -192,6 +187,8 @@ class RunFolder:
                 self._ends[name] = batches[-1]["end"]
                 self._done[name] = {entry["batch"] for entry in batches} - {None}
             self._trim()
+            if self.finished:
+                quarantine(self.path, (CONFIG, BATCHES, *self._ends))
 
     def _commit(self, name: str, data: bytes, rows: int, batch: str | None) -> None:
         """Rows first, the log's line after: the line makes them count. An error in between undoes both."""
@@ -256,31 +253,6 @@ def read_rows(file: str | Path) -> list[dict[str, Any]]:
         raise SteerlabError(f"{file} does not exist: give the row file of a run folder.")
     with told(file):
         return parse(file.read_bytes(), file)
-
-
-def verify(path: str | Path) -> None:
-    """Check that every file the manifest of a finished run names is there with the size and sha256 it had.
-
-    Raises `SteerlabError` naming the first that is missing or changed, or that the run was not finished.
-    """
-    path = Path(path)
-    if not (path / MANIFEST).is_file():
-        raise SteerlabError(
-            f"{path} holds no finished run ({MANIFEST} is missing): run the same command again to finish it."
-        )
-    with told(path):
-        files = read_object(path / MANIFEST).get("files")
-        if not isinstance(files, dict):
-            raise SteerlabError(f"{path / MANIFEST} names no files: run the same command again to write it anew.")
-        for name, written in files.items():
-            if not (path / name).is_file():
-                raise SteerlabError(
-                    f"{path / name} is missing: restore it, or run the command again into a new folder."
-                )
-            if fingerprint(path / name) != written:
-                raise SteerlabError(
-                    f"{path / name} was changed after the run finished: do not use its numbers, or run it again."
-                )
 
 
 def _check_rows(path: Path, batches: list[dict[str, Any]]) -> None:

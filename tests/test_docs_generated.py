@@ -25,7 +25,7 @@ def test_the_command_line_page_is_up_to_date() -> None:
 # What a reader does not call: the command line, training of the bundled model, and the works inside.
 INSIDE = re.compile(
     r"(cli|commands|bundled|studies|adapters|architecture|attention|cell_pools|compiled|decoding|disk|origin|pieces"
-    r"|records|scoring|streams|joint|tensorfile|token_view|tracing|vector_view|data\.(reading|surface|comments|english|ifeval|labelled"
+    r"|records|halving|manifest|schema|scoring|streams|joint|tensorfile|token_view|tracing|vector_view|data\.(reading|surface|comments|english|ifeval|labelled"
     r"|parallel|plain|degrade|means|multiple_choice)|evaluation\.(classifier|words|splits|pool|table|selfbleu|ngrams|ranking"
     r"|human|copying)|experts\.\w+|engines\.\w+|report\.\w+|run_state|steering_text|weights"
     r"|instructions\.(asking|controls|ends|forms|runs)"
