@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steerlab import disk
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
 
 _KEY = "steerlab"
 
@@ -53,14 +54,17 @@ def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
             f"{path} is a safetensors file but holds no steerlab record: give a file that steerlab has saved."
         )
     try:
-        header = json.loads(text)
+        header = from_json(text)
         found, version, record, checksum = (
             header["kind"],
             header["schema"],
             header["record"],
             header["sha256"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record, dict):
+            raise TypeError("a record is a mapping")
+        whole = checksum == _checksum(tensors, record)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SteerlabError(
             f"the steerlab record of {path} can not be read: the file was changed after it was saved, make it again."
         ) from error
@@ -68,7 +72,7 @@ def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
         raise SteerlabError(
             f"{path} holds {found!r} in layout {version}, but {kind!r} in layout {schema} was expected: give another file or make it again."
         )
-    if checksum != _checksum(tensors, record):
+    if not whole:
         raise SteerlabError(
             f"the checksum of {path} does not fit its contents: the file was changed or damaged after it was saved, make it again."
         )

@@ -244,11 +244,15 @@ class SteeringVector:
         try:
             facts = {**record, "counts": tuple(record["counts"]), "layers": tuple(record["layers"])}  # pyright: ignore
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
+            odd = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
+            numbers = [type(n) in (int, float) for n in facts["counts"]]
+            if odd or numbers != [True, True] or not all(type(n) is int for n in facts["layers"]) or type(facts["name"]) is not str:
+                raise TypeError(f"{odd[0]} is not float32" if odd else "its name, counts or layers are of another kind")
             for name, kind in (("choice", Choice), ("projections", Projections)):
                 if name in record:  # files without one are older, or nothing was chosen or measured
                     facts[name] = kind.from_json(record[name])
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
-        except (KeyError, TypeError, SteerlabError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error
 
     def _tensors(self) -> dict[str, Tensor]:

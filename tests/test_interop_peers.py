@@ -1,6 +1,6 @@
 """What is exported does in the other package what it does here, and what the other package writes is read: with the real ones.
 
-Each test skips where its package is not installed; docs/interop.md names the versions this was run with.
+Each test skips where its package is not installed; docs/formats.md names the versions this was run with.
 """
 
 from __future__ import annotations

@@ -147,5 +147,5 @@ def _arrays(data: bytes, source: str) -> Any:
     try:
         found = np.load(io.BytesIO(data), allow_pickle=False)
         return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib say it with many types
         raise SteerlabError(f"{source} can not be read as arrays of numbers ({error}): write it again.") from error
