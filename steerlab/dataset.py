@@ -83,8 +83,10 @@ def read_samples(where: Path) -> tuple[list[dict[str, Any]], Origin]:
             except SteerlabError as error:
                 raise SteerlabError(f"row {number} of {where}: {error}") from error
     config = read_config(where) if where.is_dir() and (where / CONFIG).is_file() else {}
-    metrics = read_object(where / "metrics.json").get("metrics", []) if (where / "metrics.json").is_file() else []
-    return rows, Origin(config, tuple(metrics), fingerprint(file)["sha256"])
+    measured = where / "metrics.json"
+    with understood(measured):
+        metrics = tuple(read_object(measured).get("metrics", [])) if measured.is_file() else ()
+    return rows, Origin(config, metrics, fingerprint(file)["sha256"])
 
 
 def choose(rows: Sequence[Mapping[str, Any]], choice: Choice) -> tuple[list[dict[str, Any]], dict[str, int]]:

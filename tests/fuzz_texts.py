@@ -274,7 +274,7 @@ TARGETS = [
     Target("texts", "overlap of two sets", "odd texts", st.tuples(odd.LISTS, odd.LISTS), _overlap, 0.5, refuses=False),
     Target("texts", "hash of texts", "odd texts", odd.LISTS, _hash),
     Target("metrics", "single measures", "sets of odd texts", odd.LISTS, _measure, 1, refuses=False),
-    Target("metrics", "reports", "sets of odd texts", odd.LISTS, _reports, 0.2, refuses=False),
+    Target("metrics", "reports", "sets of odd texts", odd.LISTS, _reports, 0.2),
     Target("metrics", "Vendi score", "odd matrices", _rows(), _vendi),
     Target("prompts", "prompt of a task", "odd tasks, labels, languages, examples", _prompted(), _prompt),
     Target("prompts", "token ids", "odd texts, three tokenizers, chat and plain", odd.TEXTS, _tokens, 0.7),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from steerlab.errors import SteerlabError
 from tests.fuzz import COLUMNS, EVERY, TABLE, Target, counted, one_sentence, outcome, place, targets, tried
 
-USUAL = 40
+USUAL = 25  # thousands over all targets
 TARGETS = targets()
 
 
@@ -70,4 +70,4 @@ def test_the_table_is_of_these_targets_and_knows_no_crash() -> None:
         rows = list(csv.DictReader(file))
     assert [row["target"] for row in rows] == list(TARGETS) and set(rows[0]) == set(COLUMNS)
     assert all(row["crashes"] == "0" and int(row["inputs"]) == int(row["right"]) + int(row["refused"]) for row in rows)
-    assert sum(int(row["inputs"]) for row in rows) > 10_000
+    assert sum(int(row["inputs"]) for row in rows) > 3_000
