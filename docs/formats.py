@@ -42,8 +42,8 @@ python -m tests.formats              # the tests of the formats, with the packag
 python docs/formats.py               # this page
 ```
 
-`make test` puts a few dozen inputs to every target, the same ones every time; `STEERLAB_FUZZ=20000 make test PYTEST_ARGS='-k test_fuzz'` many
-new ones. What was found is kept as an ordinary test (`tests/test_found_by_fuzzing.py`).
+`make test` puts a few dozen inputs to every target, the same ones every time; `STEERLAB_FUZZ=20000 make test PYTEST_ARGS='-k test_fuzz'`
+many new ones. What was found is kept as an ordinary test (`tests/test_found_by_fuzzing.py`).
 
 ## The same again: determinism
 
@@ -79,10 +79,19 @@ def _fuzz() -> str:
         return [f"{sum(int(row[name]) for row in own):,}" for name in numbers]
 
     head = ("what is read or called", "targets", *numbers)
-    areas = [[title, str(len(own)), *total(own)] for key, title in AREAS.items() if (own := [r for r in rows if r["area"] == key])]
+    areas = [
+        [title, str(len(own)), *total(own)]
+        for key, title in AREAS.items()
+        if (own := [r for r in rows if r["area"] == key])
+    ]
     parts = ["## Inputs, refusals, crashes", _table(head, [*areas, ["**all**", str(len(rows)), *total(rows)]])]
     parts.append("Every target:")
-    parts.append(_table(("target", "given", *numbers), [[r["target"], r["given"], *(f"{int(r[n]):,}" for n in numbers)] for r in rows]))
+    parts.append(
+        _table(
+            ("target", "given", *numbers),
+            [[r["target"], r["given"], *(f"{int(r[n]):,}" for n in numbers)] for r in rows],
+        )
+    )
     return "\n\n".join(parts)
 
 
@@ -92,7 +101,9 @@ def _formats() -> str:
         ends = [f"{row[name]} {name}" for name in ("passed", "skipped", "failed") if row[name] != "0"]
         version = f"{row['package']} {row['version']}".strip() if row["version"] else "not installed"
         rows.append([row["program"], row["file"], row["read"], row["written"], version, row["what"], ", ".join(ends)])
-    return "## Formats\n\n" + _table(("program", "file", "read", "written", "tried with", "what was seen", "tests"), rows)
+    return "## Formats\n\n" + _table(
+        ("program", "file", "read", "written", "tried with", "what was seen", "tests"), rows
+    )
 
 
 def page() -> str:

@@ -55,8 +55,16 @@ class Activations:
                 raise ValueError("its size is not what its header says")
             values = np.memmap(path, dtype=dtype, mode="r", offset=8 + size + start, shape=tuple(entry["shape"]))
             sites, offsets = tuple(Site(*s) for s in facts["sites"]), np.asarray(facts["offsets"])
-            whole = values.ndim == 3 and len(sites) == values.shape[1] and offsets.ndim == 1 and offsets.dtype.kind == "i"
-            if not (whole and offsets.size and offsets[0] == 0 and offsets[-1] == len(values) and (np.diff(offsets) >= 0).all()):
+            whole = (
+                values.ndim == 3 and len(sites) == values.shape[1] and offsets.ndim == 1 and offsets.dtype.kind == "i"
+            )
+            if not (
+                whole
+                and offsets.size
+                and offsets[0] == 0
+                and offsets[-1] == len(values)
+                and (np.diff(offsets) >= 0).all()
+            ):
                 raise ValueError("its sites and offsets do not fit its values")
             return Activations(path, sites, offsets, values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -72,7 +72,9 @@ def read_samples(where: Path) -> tuple[list[dict[str, Any]], Origin]:
         raise SteerlabError(f"{where} has no samples: write some with `steerlab synthesize`.")
     for number, row in enumerate(rows, start=1):
         row.setdefault("condition", "all")
-        missing = [name for name in (*COLUMNS, "condition") if not isinstance(row.get(name), str) or not row[name].strip()]
+        missing = [
+            name for name in (*COLUMNS, "condition") if not isinstance(row.get(name), str) or not row[name].strip()
+        ]
         if missing:
             raise SteerlabError(
                 f"row {number} of {where} has no text as {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}."

@@ -112,7 +112,11 @@ class Task:
 def _fields(template: str, where: str) -> set[str]:
     """The names in braces. Raises `SteerlabError` for a brace that is no field and for a field that is formatted."""
     try:
-        parts = [(field, spec or conversion) for _, field, spec, conversion in Formatter().parse(template) if field is not None]
+        parts = [
+            (field, spec or conversion)
+            for _, field, spec, conversion in Formatter().parse(template)
+            if field is not None
+        ]
     except ValueError as error:
         raise SteerlabError(f"{where} has a brace that is no field ({error}): write braces twice.") from None
     if any(form for _, form in parts):

@@ -246,7 +246,12 @@ class SteeringVector:
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
             odd = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
             numbers = [type(n) in (int, float) for n in facts["counts"]]
-            if odd or numbers != [True, True] or not all(type(n) is int for n in facts["layers"]) or type(facts["name"]) is not str:
+            if (
+                odd
+                or numbers != [True, True]
+                or not all(type(n) is int for n in facts["layers"])
+                or type(facts["name"]) is not str
+            ):
                 raise TypeError(f"{odd[0]} is not float32" if odd else "its name, counts or layers are of another kind")
             for name, kind in (("choice", Choice), ("projections", Projections)):
                 if name in record:  # files without one are older, or nothing was chosen or measured

@@ -102,7 +102,9 @@ def main() -> None:
     """Run the tests, write the table."""
     seen = _Seen()
     asked = list(dict.fromkeys(name for one in FORMATS for name in one.tests))
-    pytest.main(["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *(str(ROOT / name) for name in asked)], plugins=[seen])
+    pytest.main(
+        ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *(str(ROOT / name) for name in asked)], plugins=[seen]
+    )
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -112,7 +114,13 @@ def main() -> None:
                 version = importlib.metadata.version(one.package)
             except importlib.metadata.PackageNotFoundError:
                 version = ""
-            facts = {"program": one.program, "file": one.file, "read": one.read, "written": one.written, "package": one.package}
+            facts = {
+                "program": one.program,
+                "file": one.file,
+                "read": one.read,
+                "written": one.written,
+                "package": one.package,
+            }
             counts = {name: ends[name] for name in ("passed", "skipped", "failed")}
             writer.writerow({**facts, "version": version, **counts, "what": one.what})
 

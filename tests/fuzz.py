@@ -49,9 +49,9 @@ class Target:
 
 def targets() -> dict[str, Target]:
     """Every target by its name."""
-    from tests import fuzz_commands, fuzz_files, fuzz_records, fuzz_runs, fuzz_texts
+    from tests import fuzz_commands, fuzz_files, fuzz_records, fuzz_runs, fuzz_texts, fuzz_vectors
 
-    parts = (fuzz_files, fuzz_records, fuzz_runs, fuzz_texts, fuzz_commands)
+    parts = (fuzz_files, fuzz_vectors, fuzz_records, fuzz_runs, fuzz_texts, fuzz_commands)
     found = [target for part in parts for target in part.TARGETS]
     named = {target.name: target for target in found}
     assert len(named) == len(found)

@@ -34,11 +34,29 @@ SAMPLES = '{"language": "jv", "task": "topic", "label": "travel", "text": "Aku m
 WORDS = st.one_of(odd.SHORT, odd.WHOLE.map(lambda text: text[:60])).map(
     lambda text: "".join(c for c in text if c != "\0" and not "\ud800" <= c < "\udc80" and not "\udcff" < c <= "\udfff")
 )
-FILES = ("run", "vectors", "vectors/a.safetensors", "jv.txt", "rows.jsonl", "rows.pt", "study.toml", "nowhere", ".", "kept.txt", "empty", "run/config.json")
-KNOWN = ("jv", "topic", "language", "none", "sample", "polyglot-mini", "raw", "residual", "positive=jv.txt", "jv=jv.txt", "a", "degrade", "gguf",
-         "simple:lowercase", "language-jv", "1-2", "1/2", "token", "USER/NAME", "cc-by-4.0", "train", "float32", "cpu")  # fmt: skip
-NUMBERS = st.one_of(st.integers(-2, 4).map(str), st.sampled_from(["nan", "inf", "-inf", "1e400", "0.5", "²", "٣", "1_0", "0x1", "-0", "+1", "1.", "1e30"]))
-VALUES = st.one_of(st.sampled_from(FILES), st.sampled_from(KNOWN), WORDS, NUMBERS, st.sampled_from(FILES), st.sampled_from(KNOWN))
+FILES = (
+    "run",
+    "vectors",
+    "vectors/a.safetensors",
+    "jv.txt",
+    "rows.jsonl",
+    "rows.pt",
+    "study.toml",
+    "nowhere",
+    ".",
+    "kept.txt",
+    "empty",
+    "run/config.json",
+)
+KNOWN = ("jv", "topic", "language", "none", "sample", "polyglot-mini", "raw", "residual", "positive=jv.txt", "jv=jv.txt", "a", "degrade",
+         "gguf", "simple:lowercase", "language-jv", "1-2", "1/2", "token", "USER/NAME", "cc-by-4.0", "train", "float32", "cpu")  # fmt: skip
+NUMBERS = st.one_of(
+    st.integers(-2, 4).map(str),
+    st.sampled_from(["nan", "inf", "-inf", "1e400", "0.5", "²", "٣", "1_0", "0x1", "-0", "+1", "1.", "1e30"]),
+)
+VALUES = st.one_of(
+    st.sampled_from(FILES), st.sampled_from(KNOWN), WORDS, NUMBERS, st.sampled_from(FILES), st.sampled_from(KNOWN)
+)
 
 
 # Words that do something here, without a model; the others' words are drawn.
@@ -128,7 +146,9 @@ def _no_long_work(folder: Path) -> Iterator[None]:
     before = Path.cwd()
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {"HOME": str(folder), "STEERLAB_DATA": ""}))
-        for module in [own for name, own in list(sys.modules.items()) if name.startswith("steerlab.") and own is not loading]:
+        for module in [
+            own for name, own in list(sys.modules.items()) if name.startswith("steerlab.") and own is not loading
+        ]:
             for attribute, value in list(vars(module).items()):
                 if value is loading.load:
                     stack.enter_context(mock.patch.object(module, attribute, _refuse))
@@ -147,7 +167,11 @@ def _no_long_work(folder: Path) -> Iterator[None]:
 def called(words: list[str]) -> tuple[int, str, str]:
     """Exit code, standard output and standard error, with the encodings a terminal has."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=e) for e in ("strict", "backslashreplace"))
-    with mock.patch.object(sys, "argv", ["steerlab", *words]), mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err):
+    with (
+        mock.patch.object(sys, "argv", ["steerlab", *words]),
+        mock.patch.object(sys, "stdout", out),
+        mock.patch.object(sys, "stderr", err),
+    ):
         try:
             cli.main()
             raise AssertionError("the command did not exit")
@@ -171,4 +195,7 @@ def _call(words: list[str], folder: Path) -> None:
     assert code == 0 or "Usage:" in out or "help" in out.lower()
 
 
-TARGETS = [Target("commands", f"steerlab {name}", "odd options, values and files", _words(name), _call, 0.6) for name in commands()]
+TARGETS = [
+    Target("commands", f"steerlab {name}", "odd options, values and files", _words(name), _call, 0.6)
+    for name in commands()
+]

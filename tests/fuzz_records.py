@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import tomllib
 from hypothesis import strategies as st
 
 from steerlab.backtranslation import read_pairs
@@ -57,7 +57,9 @@ def _string(text: str) -> str:
 
 FIELDS = [f.name for f in fields(StudyConfig) if f.name != "models"]
 PLAN = [f.name for f in fields(ModelPlan)]
-WORDS = st.sampled_from(["topic", "jv", "none", "zero-shot", "language", "random", "raw", "4bit", "fit", "sample", "early"])
+WORDS = st.sampled_from(
+    ["topic", "jv", "none", "zero-shot", "language", "random", "raw", "4bit", "fit", "sample", "early"]
+)
 VALUES: st.SearchStrategy[Any] = st.one_of(
     odd.NUMBERS, WORDS, odd.NAMES, odd.SHORT, st.booleans(), st.lists(st.one_of(WORDS, odd.NUMBERS, odd.SHORT), max_size=3),
     st.dictionaries(st.one_of(WORDS, odd.NAMES), st.one_of(odd.NUMBERS, odd.NAMES), max_size=2),
@@ -71,7 +73,10 @@ def _study(draw: st.DrawFn) -> bytes:
         return draw(odd.damaged(PRESET.encode()))
     if what == "text":
         return draw(odd.WHOLE).encode()
-    lines = [f"{name} = {_literal(draw(VALUES))}" for name in draw(st.lists(st.sampled_from(FIELDS), max_size=2, unique=True))]
+    lines = [
+        f"{name} = {_literal(draw(VALUES))}"
+        for name in draw(st.lists(st.sampled_from(FIELDS), max_size=2, unique=True))
+    ]
     lines += [f"{_string(draw(odd.NAMES))} = 1"] * draw(st.booleans()) * draw(st.booleans())
     for _ in range(draw(st.integers(0, 2))):
         chosen = draw(st.lists(st.sampled_from(PLAN), max_size=2, unique=True))
@@ -95,17 +100,34 @@ def _presets(name: str, folder: Path) -> None:
 
 # ---- rows of samples, pairs and prompts
 
-SAMPLE = {"language": "jv", "task": "topic", "condition": "plain", "label": "travel", "index": 0, "text": "Aku mangan sega."}
+SAMPLE = {
+    "language": "jv",
+    "task": "topic",
+    "condition": "plain",
+    "label": "travel",
+    "index": 0,
+    "text": "Aku mangan sega.",
+}
 PAIR = {"id": "a", "source": "own", "human": "Aku mangan sega.", "degraded": "Aku sega."}
-PROMPT = {"instructions": ["simple:max_words"], "kwargs": [{"n": 3}], "split": "train", "group": "g", "base": "Write a note."}
+PROMPT = {
+    "instructions": ["simple:max_words"],
+    "kwargs": [{"n": 3}],
+    "split": "train",
+    "group": "g",
+    "base": "Write a note.",
+}
 
 
 def rows_of(row: dict[str, Any]) -> st.SearchStrategy[bytes]:
     """Lines of JSON like this row: whole, with odd places, broken, damaged."""
-    one = st.one_of(st.just(row), st.just(row), odd.replaced(row), st.fixed_dictionaries({name: odd.TEXTS for name in row}))
+    one = st.one_of(st.just(row), st.just(row), odd.replaced(row), st.fixed_dictionaries(dict.fromkeys(row, odd.TEXTS)))
     line = st.one_of(one.map(json.dumps), one.map(lambda r: json.dumps(r, ensure_ascii=False)))
     odd_lines = st.lists(st.one_of(line, line, line, odd.BROKEN_JSON), min_size=1, max_size=4).map("\n".join)
-    lines = st.one_of(st.just(json.dumps(row)), odd_lines, st.lists(odd.WHOLE, min_size=1, max_size=3).map(lambda t: _as_texts(row, t)))
+    lines = st.one_of(
+        st.just(json.dumps(row)),
+        odd_lines,
+        st.lists(odd.WHOLE, min_size=1, max_size=3).map(lambda t: _as_texts(row, t)),
+    )
     whole = lines.map(lambda text: text.encode("utf-8", "surrogatepass"))
     return st.one_of(whole, whole, whole, whole.flatmap(odd.damaged))
 
@@ -161,7 +183,8 @@ STEP = Intervention(OWN, (1,), strength=0.5).to_json()
 
 PARTS = st.one_of(
     st.sampled_from(["all", "last:2", "last:0", "last:²", "-3:-1", ":", "3:1", "1/4", "²/3", "0/1", "1/0", "٣/٤", "auto", "0-5,9"]),
-    st.sampled_from(["5-1", "99999-1", "0-99999", "²", "-1", "1-2-3", ",", "1__0:2", "polyglot-mini", "paper", "9" * 5000 + ":", "last:" + "9" * 5000]),
+    st.sampled_from(["5-1", "99999-1", "0-99999", "²", "-1", "1-2-3", ",", "1__0:2", "polyglot-mini", "paper",
+                     "9" * 5000 + ":", "last:" + "9" * 5000]),
     odd.TEXTS,
 )  # fmt: skip
 
@@ -208,7 +231,9 @@ def _settings(given: dict[str, Any], folder: Path) -> None:
     assert Settings(**typed).to_json()
 
 
-TEMPLATES = st.tuples(odd.TEXTS, odd.TEXTS, st.sampled_from(["{label}", "{label}{in_language}{in_name}", "{label:d}", "{label!r}", ""]))
+TEMPLATES = st.tuples(
+    odd.TEXTS, odd.TEXTS, st.sampled_from(["{label}", "{label}{in_language}{in_name}", "{label:d}", "{label!r}", ""])
+)
 
 
 def _task(example: tuple[str, str, str], folder: Path) -> None:
@@ -225,11 +250,16 @@ TARGETS = [
     Target("records", "samples to evaluate", "JSON lines: odd fields and texts, damaged bytes", rows_of(SAMPLE), _evaluate, 0.2),
     Target("records", "contrast pairs", "JSON lines: odd fields and texts, damaged bytes", rows_of(PAIR), _pairs),
     Target("records", "prompts with instructions", "JSON lines: odd fields and texts, damaged bytes", rows_of(PROMPT), _prompts),
-    Target("records", "row of a run", "odd JSON values", st.one_of(st.dictionaries(odd.SHORT, odd.JSON, max_size=3), odd.JSON), _round_trip),
-    Target("records", "choice of a vector", "odd records", st.one_of(st.just(CHOICE), odd.replaced(CHOICE)), _from_json(Choice.from_json)),
-    Target("records", "provenance", "odd records", st.one_of(st.just(PROVENANCE), odd.replaced(PROVENANCE)), _from_json(Provenance.from_json)),
-    Target("records", "projections", "odd records", st.one_of(st.just(PROJECTIONS), odd.replaced(PROJECTIONS)), _from_json(Projections.from_json)),
-    Target("records", "intervention", "odd records", st.one_of(st.just(STEP), odd.replaced(STEP)), _from_json(lambda r: Intervention.from_json(r, OWN))),
+    Target("records", "row of a run", "odd JSON values",
+        st.one_of(st.dictionaries(odd.SHORT, odd.JSON, max_size=3), odd.JSON), _round_trip),
+    Target("records", "choice of a vector", "odd records",
+        st.one_of(st.just(CHOICE), odd.replaced(CHOICE)), _from_json(Choice.from_json)),
+    Target("records", "provenance", "odd records",
+        st.one_of(st.just(PROVENANCE), odd.replaced(PROVENANCE)), _from_json(Provenance.from_json)),
+    Target("records", "projections", "odd records",
+        st.one_of(st.just(PROJECTIONS), odd.replaced(PROJECTIONS)), _from_json(Projections.from_json)),
+    Target("records", "intervention", "odd records",
+        st.one_of(st.just(STEP), odd.replaced(STEP)), _from_json(lambda r: Intervention.from_json(r, OWN))),
     Target("records", "words of options", "positions, layers, shards from odd words", PARTS, _words),
     Target("records", "sampling settings", "odd numbers and stop texts", SETTINGS, _settings),
     Target("records", "task of one's own", "odd templates, labels and examples", TEMPLATES, _task),

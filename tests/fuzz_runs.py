@@ -69,7 +69,13 @@ def _changed(draw: st.DrawFn, make: Callable[[Path], Path], names: tuple[str, ..
     return files
 
 
-LOG = {"file": "samples.jsonl", "batch": "0", "rows": 0, "end": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+LOG = {
+    "file": "samples.jsonl",
+    "batch": "0",
+    "rows": 0,
+    "end": 0,
+    "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+}
 HOSTILE = st.builds(
     lambda name, end: json.dumps(LOG | {"file": name, "end": end}).encode() + b"\n",
     st.sampled_from(["../../kept", "../kept", "/kept", "config.json", "manifest.json", "batches.jsonl", "a/../../../kept", "..", ""]),
@@ -141,7 +147,11 @@ class Page(HTMLParser):
         self.scripts += tag == "script"
         for name, value in attrs:
             asks = name in ("src", "href", "action", "formaction", "data") and not str(value).startswith(("data:", "#"))
-            if name.startswith("on") or asks or tag in ("iframe", "object", "embed", "base", "form") and name == "src":
+            if (
+                name.startswith("on")
+                or asks
+                or (tag in ("iframe", "object", "embed", "base", "form") and name == "src")
+            ):
                 self.bad.append((tag, name, value))
 
 
@@ -158,11 +168,18 @@ def _report(files: dict[str, bytes], folder: Path) -> None:
 def _odd_samples(draw: st.DrawFn) -> dict[str, bytes]:
     """A run whose samples, settings and metrics hold odd texts."""
     if draw(st.booleans()):
-        return draw(_changed(reported_run, ("config.json", "samples.jsonl", "metrics.json", "metrics.json", "tables/cost.csv", "batches.jsonl")))
+        return draw(
+            _changed(
+                reported_run,
+                ("config.json", "samples.jsonl", "metrics.json", "metrics.json", "tables/cost.csv", "batches.jsonl"),
+            )
+        )
     files = dict(_made(reported_run))
     kept = json.loads(files["samples.jsonl"].splitlines()[0])
     texts = draw(st.lists(odd.TEXTS, min_size=2, max_size=4))
-    lines = [kept | {"text": text, "condition": text, "index": i % 2, "interventions": []} for i, text in enumerate(texts)]
+    lines = [
+        kept | {"text": text, "condition": text, "index": i % 2, "interventions": []} for i, text in enumerate(texts)
+    ]
     files["samples.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines).encode()
     files["config.json"] = json.dumps({"note": draw(odd.TEXTS), draw(odd.TEXTS): draw(odd.TEXTS)}).encode()
     del files["batches.jsonl"]
@@ -174,7 +191,11 @@ def _odd_samples(draw: st.DrawFn) -> dict[str, bytes]:
 
 @st.composite
 def _rows_with(draw: st.DrawFn) -> tuple[bytes, dict[str, Any]]:
-    given = {"validation": draw(st.sampled_from([0.0, 0.0, 0.3])), "in_language": draw(st.booleans()), "seed": draw(st.integers(0, 3))}
+    given = {
+        "validation": draw(st.sampled_from([0.0, 0.0, 0.3])),
+        "in_language": draw(st.booleans()),
+        "seed": draw(st.integers(0, 3)),
+    }
     return draw(rows_of(SAMPLE)), given
 
 
@@ -216,7 +237,9 @@ def _with_vectors(folder: Path) -> Path:
             "labels": ["travel"], "interventions": [step]}  # fmt: skip
     folder.mkdir(parents=True)
     (folder / "config.json").write_bytes(pretty({"cells": [cell], "model": "m", "model_revision": "r"}))
-    (folder / "origin.json").write_bytes(pretty({"dtype": "float32", "device": "cpu", "vectors": [["v0"]], "versions": {}}))
+    (folder / "origin.json").write_bytes(
+        pretty({"dtype": "float32", "device": "cpu", "vectors": [["v0"]], "versions": {}})
+    )
     save_set({"v0": own}, folder / "vectors")
     return folder
 
@@ -232,9 +255,11 @@ TARGETS = [
     Target("runs", "run folder, continued", "changed configurations, logs, rows; logs that name files outside", _with_log(), _resume),
     Target("runs", "run folder, verified", "changed manifests; manifests that name files outside", _manifest(), _verify),
     Target("runs", "name of a file of a run", "odd names, paths out of the folder", odd.NAMES, _write_name),
-    Target("runs", "run folder, watched", "changed configurations and logs", _changed(reported_run, ("config.json", "batches.jsonl")), _watch),
+    Target("runs", "run folder, watched", "changed configurations and logs",
+        _changed(reported_run, ("config.json", "batches.jsonl")), _watch),
     Target("runs", "report page", "odd and hostile texts in every place, damaged tables", _odd_samples(), _report, 0.4),
     Target("runs", "data set export", "JSON lines: odd fields, names and texts; read back from parquet", _rows_with(), _export, 0.3),
     Target("runs", "data set card", "runs with changed configurations, rows and metrics", _push_rows(), _card),
-    Target("runs", "cells of a run, again", "changed configurations, origins and vectors", _changed(_with_vectors, ("config.json", "origin.json", "vectors/vectors.json", "vectors/v0.safetensors")[:3]), _cells),
+    Target("runs", "cells of a run, again", "changed configurations, origins and vectors",
+        _changed(_with_vectors, ("config.json", "origin.json", "vectors/vectors.json")), _cells),
 ]  # fmt: skip

@@ -58,7 +58,11 @@ from tests.tiny import tokenizer
 
 # ---- checkers
 
-SAMPLES: dict[str, dict[str, Any]] = {**{name: {} for name in CHECKERS}, **ARGUMENTS, **{name: own[0] for name, own in SIMPLE.items()}}
+SAMPLES: dict[str, dict[str, Any]] = {
+    **{name: {} for name in CHECKERS},
+    **ARGUMENTS,
+    **{name: own[0] for name, own in SIMPLE.items()},
+}
 
 
 @st.composite
@@ -193,7 +197,9 @@ def _prompted(draw: st.DrawFn) -> tuple[str, str, str | None, list[str]]:
     known = {**TASKS, **EXPERT_TASKS}
     wrong = draw(st.sampled_from(["", "", "", "task", "label", "language"]))
     name = draw(odd.SHORT if wrong == "task" else st.sampled_from(list(known)))
-    label = draw(odd.SHORT if wrong == "label" else st.sampled_from(known[name].labels if name in known else ("travel",)))
+    label = draw(
+        odd.SHORT if wrong == "label" else st.sampled_from(known[name].labels if name in known else ("travel",))
+    )
     code = draw(odd.SHORT if wrong == "language" else st.one_of(st.none(), st.sampled_from(["jv", "am", "he"])))
     return name, label, code, draw(odd.LISTS)
 
@@ -261,7 +267,9 @@ def _language(name: str, folder: Path) -> None:
     assert language(name).code
 
 
-WANTED = st.one_of(st.sampled_from(["auto", "chat", "plain", "{prompt}", "a{prompt}{prompt}", "{", "{prompt"]), odd.TEXTS)
+WANTED = st.one_of(
+    st.sampled_from(["auto", "chat", "plain", "{prompt}", "a{prompt}{prompt}", "{", "{prompt"]), odd.TEXTS
+)
 QUESTION = st.tuples(st.lists(odd.TEXTS, min_size=6, max_size=6), st.one_of(st.sampled_from("ABCDE"), odd.SHORT))
 TARGETS = [
     *(Target("checkers", name, "odd answers and arguments", _asked(name), _check, 0.5) for name in CHECKERS),

@@ -29,11 +29,67 @@ SENTENCES = (
 )
 BLANKS = ("", " ", "\t", "\n", "\r", "\r\n", "\n\n", "\u00a0", "\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\u3000")
 HIDDEN = ("\x00", "\x1b[31m", "\x7f", "\u202e", "\u2066", "\u200d", "\u200b", "\ufeff", "\u00ad", "\ufffd", "\uffff")
-COMBINED = ("e\u0301", "e" + "\u0301" * 60, "\u0301", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇸🇰", "👍🏽", "\U0010ffff", "نِّ", "‎‏")
+COMBINED = (
+    "e\u0301",
+    "e" + "\u0301" * 60,
+    "\u0301",
+    "👩‍👩‍👧‍👦",
+    "🏳️‍🌈",
+    "🇸🇰",
+    "👍🏽",
+    "\U0010ffff",
+    "نِّ",
+    "\u200e\u200f",
+)
 LETTERS = ("Ⓐ", "Ⓐa.", "ǅ", "İ", "ı", "ß", "ẞ", "ﬁ", "½", "²", "٣", "Ⅷ", "🅰", "ʼ", "𝔄", "ŉ", "ΐ", "Σς", "x. Ⓑ")
-SIGNS = ('"', "'", "`", "*", "**", "***", "******", "#", "###", "<", ">", "&", "|", "\\", "/", "../", "{", "}", "{label}")
-SIGNS += ("{0}", "{label!r:>9}", "%s", "$HOME", "[", "]", "[/]", "<<t>>", "- x", "1.", "...", "?!", ",", ";", ":", "=", "<|bos|>")
-MARKUP = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "javascript:alert(1)", "&lt;b&gt;", "]]>", "-->")
+SIGNS = (
+    '"',
+    "'",
+    "`",
+    "*",
+    "**",
+    "***",
+    "******",
+    "#",
+    "###",
+    "<",
+    ">",
+    "&",
+    "|",
+    "\\",
+    "/",
+    "../",
+    "{",
+    "}",
+    "{label}",
+)
+SIGNS += (
+    "{0}",
+    "{label!r:>9}",
+    "%s",
+    "$HOME",
+    "[",
+    "]",
+    "[/]",
+    "<<t>>",
+    "- x",
+    "1.",
+    "...",
+    "?!",
+    ",",
+    ";",
+    ":",
+    "=",
+    "<|bos|>",
+)
+MARKUP = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "javascript:alert(1)",
+    "&lt;b&gt;",
+    "]]>",
+    "-->",
+)
 HALVES = ("\ud800", "\udc80", "\udfff", "\ud83d", "\udce1")
 PIECES = (*SENTENCES, *BLANKS, *HIDDEN, *COMBINED, *LETTERS, *SIGNS, *MARKUP, "a", "A", "word", "0", "-1")
 
@@ -103,7 +159,11 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
     """The bytes with some changed, cut out, put in or cut off."""
     found = bytearray(data)
     for _ in range(draw(st.integers(1, 5))):
-        at = draw(st.integers(0, max(len(found) - 1, 0))) if draw(st.booleans()) else draw(st.integers(0, min(len(found), 200)))
+        at = (
+            draw(st.integers(0, max(len(found) - 1, 0)))
+            if draw(st.booleans())
+            else draw(st.integers(0, min(len(found), 200)))
+        )
         what = draw(st.sampled_from(["set", "set", "insert", "delete", "cut", "big"]))
         if what == "set":
             found[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
@@ -112,7 +172,9 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
         elif what == "delete":
             del found[at : at + draw(st.integers(1, 20))]
         elif what == "big":
-            found[at : at + 8] = draw(st.sampled_from([b"\xff" * 8, b"\x00" * 8, b"\xff" * 7 + b"\x7f", b"\xff\xff\xff\x7f"]))
+            found[at : at + 8] = draw(
+                st.sampled_from([b"\xff" * 8, b"\x00" * 8, b"\xff" * 7 + b"\x7f", b"\xff\xff\xff\x7f"])
+            )
         else:
             del found[at:]
     return bytes(found)

@@ -71,7 +71,7 @@ def test_half_a_character_is_found_however_it_is_spelt() -> None:
     for data in (b'"\\uD83D"', '"\\ud83d"', b'"\xed\xa0\xbd"', '"\ud83d"'):
         with pytest.raises(ValueError, match="half a character"):
             from_json(data)
-    assert from_json(b'"\\ud83d\\ude00"') == "\U0001f600" and from_json("\"\ud55c\"".encode()) == "\ud55c"  # a whole one
+    assert from_json(b'"\\ud83d\\ude00"') == "\U0001f600" and from_json('"\ud55c"'.encode()) == "\ud55c"  # a whole one
 
 
 def test_half_a_character_reaches_no_hash_draw_table_or_tokenizer() -> None:
@@ -93,7 +93,9 @@ def test_draws_are_those_of_before() -> None:
 
 def test_a_capital_that_is_no_letter_follows_a_full_stop() -> None:
     assert count_sentences("It is so. \u24b6") == 2 and capital_words("\u24b6") == ["\u24b6"]
-    assert check("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "It is so. \u24b6").passed
+    assert check(
+        "length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "It is so. \u24b6"
+    ).passed
 
 
 @pytest.mark.parametrize("text", ["\u00b2/3", "1/\u00b2"])
@@ -109,7 +111,9 @@ def test_a_template_that_cannot_be_filled(template: str, because: str) -> None:
     _refused(lambda: Task("own", ("a",), template, template + "{examples}"), because)
 
 
-@pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{% if x %}", "{{ 1/0 }}", "{{ messages[9]['content'] }}"])
+@pytest.mark.parametrize(
+    "source", ["{{ raise_exception('no') }}", "{% if x %}", "{{ 1/0 }}", "{{ messages[9]['content'] }}"]
+)
 def test_a_chat_template_that_fails(source: str) -> None:
     own = tokenizer()
     own.chat_template = source
@@ -130,14 +134,31 @@ def test_a_message_is_one_line_that_can_be_printed() -> None:
     [
         ("lcc-danish", "da", "lcc_danish/dan_mixed_2014_10K-sentences.csv", "number,valence,text\n1,high,x\n"),
         ("scitldr", "en", "scitldr/dev.jsonl", '{"paper_id": "6", "target": "x"}\n'),
-        ("commonsense-qa", "en", "commonsense_qa/dev_rand_split.jsonl", '{"id": "1", "question": "q", "choices": "[]", "answerKey": "A"}\n'),
-        ("ifeval", "en", "ifeval/input_data.jsonl", '{"key": 1, "prompt": "p", "instruction_id_list": "x", "kwargs": "[]"}\n'),
+        (
+            "commonsense-qa",
+            "en",
+            "commonsense_qa/dev_rand_split.jsonl",
+            '{"id": "1", "question": "q", "choices": "[]", "answerKey": "A"}\n',
+        ),
+        (
+            "ifeval",
+            "en",
+            "ifeval/input_data.jsonl",
+            '{"key": 1, "prompt": "p", "instruction_id_list": "x", "kwargs": "[]"}\n',
+        ),
     ],
 )
 def test_a_published_file_that_was_edited(tmp_path: Path, name: str, code: str, file: str, content: str) -> None:
-    for other in (file, "lcc_danish/dan_newscrawl_2011_10K-sentences.csv", "scitldr/test.jsonl", "ifeval/ifeval_wo_instructions.jsonl"):
+    for other in (
+        file,
+        "lcc_danish/dan_newscrawl_2011_10K-sentences.csv",
+        "scitldr/test.jsonl",
+        "ifeval/ifeval_wo_instructions.jsonl",
+    ):
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / other).write_text('{"key": 1, "model_output": "b"}\n' if "ifeval" in other and other != file else content)
+        (tmp_path / other).write_text(
+            '{"key": 1, "model_output": "b"}\n' if "ifeval" in other and other != file else content
+        )
     splits = SOURCES[name].splits
     found = [split for split in splits if _broken(name, code, split, tmp_path)]
     assert found, "no split read the broken row"
@@ -180,7 +201,9 @@ def test_a_vector_of_another_type(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("header", [DEEP, "[]", "null", '{"kind": "vector", "schema": 1, "record": 3, "sha256": ""}'])
 def test_a_header_of_another_kind(tmp_path: Path, header: str) -> None:
-    (tmp_path / "v.safetensors").write_bytes(safetensors.torch.save(vector(0)._tensors(), metadata={"steerlab": header}))
+    (tmp_path / "v.safetensors").write_bytes(
+        safetensors.torch.save(vector(0)._tensors(), metadata={"steerlab": header})
+    )
     _refused(lambda: SteeringVector.load(tmp_path / "v.safetensors"), "record of .* can not be read")
 
 

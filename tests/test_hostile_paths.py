@@ -53,14 +53,20 @@ def test_a_key_of_a_set_of_vectors_is_a_plain_name(inside: Path, name: str) -> N
 @pytest.mark.parametrize("name", OUT)
 def test_a_file_of_a_run_stays_in_it(inside: Path, name: str) -> None:
     with RunFolder.open(inside / "run", CONFIG) as run:
-        for write in (lambda: run.write_text(name, "x"), lambda: run.append(f"{name}.jsonl", [{}]), lambda: run.read(f"{name}.jsonl")):
+        for write in (
+            lambda: run.write_text(name, "x"),
+            lambda: run.append(f"{name}.jsonl", [{}]),
+            lambda: run.read(f"{name}.jsonl"),
+        ):
             if name or write is None:
                 with pytest.raises(SteerlabError, match="cannot be a file of a run"):
                     write()
     _alone(inside)
 
 
-@pytest.mark.parametrize("name", ["../../kept", "../kept", "/kept", "a/../../../kept", "config.json", "batches.jsonl", ".lock"])
+@pytest.mark.parametrize(
+    "name", ["../../kept", "../kept", "/kept", "a/../../../kept", "config.json", "batches.jsonl", ".lock"]
+)
 def test_a_log_that_names_a_file_outside_cuts_nothing(inside: Path, name: str) -> None:
     """The log says how many bytes of a file count, and the rest is cut off: it must not reach another file."""
     run = work(inside / "run")
@@ -98,7 +104,15 @@ def test_vectors_of_an_origin_are_those_of_the_run(inside: Path, name: str) -> N
     vector(0).save(inside / "escape.safetensors")
     run = inside / "run"
     save_set({"v0": vector(0)}, run / VECTORS)
-    cell = {"condition": "a", "language": "jv", "task": "topic", "prompt_language": None, "shots": {}, "labels": ["travel"], "interventions": [{}]}
+    cell = {
+        "condition": "a",
+        "language": "jv",
+        "task": "topic",
+        "prompt_language": None,
+        "shots": {},
+        "labels": ["travel"],
+        "interventions": [{}],
+    }
     (run / "origin.json").write_text(json.dumps({"vectors": [[name]]}))
     with pytest.raises(SteerlabError, match="not as they were written"):
         cells_again(run, {"cells": [cell]})
