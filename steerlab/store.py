@@ -240,9 +240,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_rows(file: str | Path) -> list[dict[str, Any]]:
-    """The rows of a row file of any run folder, without locking it. Raises `SteerlabError` when it is missing
-    or a line is broken.
-    """
+    """The rows of a row file of any run folder, not locked. Raises `SteerlabError` when it is missing or a line is broken."""
     file = Path(file)
     if not file.is_file():
         raise SteerlabError(f"{file} does not exist: give the row file of a run folder.")
