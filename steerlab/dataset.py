@@ -87,7 +87,7 @@ def read_samples(where: Path) -> tuple[list[dict[str, Any]], Origin]:
     config = read_config(where) if where.is_dir() and (where / CONFIG).is_file() else {}
     measured = where / "metrics.json"
     with understood(measured):
-        metrics = tuple(read_object(measured).get("metrics", [])) if measured.is_file() else ()
+        metrics = tuple(dict(row) for row in read_object(measured).get("metrics", [])) if measured.is_file() else ()
     return rows, Origin(config, metrics, fingerprint(file)["sha256"])
 
 
@@ -144,6 +144,7 @@ def described_parts(
     run recorded of itself, in `where`, is not as it was written.
     """
     kept, dropped = choose(rows, choice)
+    name = name.encode("utf-8", "replace").decode()  # it may be that of a file, which need not be UTF-8
     with understood(where):
         parts = configurations(kept, choice)
         counts = {config: {split: len(one) for split, one in own.items()} for config, own in parts.items()}

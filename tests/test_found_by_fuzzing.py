@@ -333,17 +333,23 @@ def test_a_name_too_long_for_the_system(command: Command, words: tuple[str, ...]
     command.refused(*words, "a" * 300, *out, because="cannot be used|is no vector|no run")
 
 
-def test_a_name_that_is_no_utf8_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_whose_name_is_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a terminal has it: standard output refuses what it cannot encode, unless it is told otherwise."""
-    vector(0).save(tmp_path / "\udce1.safetensors")
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(sys, "argv", ["steerlab", "vectors", "show", str(tmp_path / "\udce1.safetensors"), "--json"])
-    with pytest.raises(SystemExit) as exit:
-        cli.main()
-    assert exit.value.code == 0
-    out.flush()
-    assert b"\\udce1" in out.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    run = labelled_run(tmp_path / "\udce1")
+    printed = b""
+    for words in (["watch", str(run), "--json"], ["dataset", "export", str(run), "--out", str(tmp_path / "out")]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "argv", ["steerlab", *words])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        assert exit.value.code == 0
+        out.flush()
+        printed += out.buffer.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert b"\\udce1" in printed
+    write_report([run], tmp_path / "page.html")
+    assert "What ? wrote" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "# ?" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_rows_are_parsed_as_before() -> None:

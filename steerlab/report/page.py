@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "", most: int = M
         seen = [look(path, name) for path, name in zip(runs, _names(runs), strict=True)]
         text, shown = page(seen, title, most)
     with disk.told(out):
-        disk.replace(out, text.encode())
+        disk.replace(out, text.encode("utf-8", "replace"))  # the name of a folder need not be UTF-8
     return shown
 
 
