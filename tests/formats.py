@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib.metadata
 from collections import Counter
@@ -40,7 +41,7 @@ FORMATS = (
     ),
     Format(
         "repeng", "the same; pickled `ControlVector`", "yes", "yes, N from 1", "repeng",
-        "its `ControlModel` gives the logits of our own edit; its files are read",
+        "its `ControlModel` gives the logits of our own edit; its files are read (`numpy.float_`, gone from numpy 2, is put back for it)",
         (f"{PEERS}::test_repeng_steers_alike_and_its_files_are_read",),
     ),
     Format(
@@ -98,31 +99,42 @@ class _Seen:
             self.ends.append((report.nodeid, report.outcome))
 
 
+def row(one: Format, ends: Counter[str]) -> dict[str, str]:
+    """The format's line of the table, with the version of the package that is here."""
+    try:
+        version = importlib.metadata.version(one.package)
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    facts = {"program": one.program, "file": one.file, "read": one.read, "written": one.written, "package": one.package}
+    return {
+        **facts,
+        "version": version,
+        **{name: str(ends[name]) for name in ("passed", "skipped", "failed")},
+        "what": one.what,
+    }
+
+
 def main() -> None:
     """Run the tests, write the table."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--only", default="", help="one program; the lines of the others stay as they are")
+    only = parser.parse_args().only
+    chosen = [one for one in FORMATS if only in ("", one.program)]
+    kept: dict[str, dict[str, str]] = {}
+    if only:
+        with TABLE.open(encoding="utf-8", newline="") as file:
+            kept = {line["program"]: line for line in csv.DictReader(file)}
     seen = _Seen()
-    asked = list(dict.fromkeys(name for one in FORMATS for name in one.tests))
+    asked = list(dict.fromkeys(name for one in chosen for name in one.tests))
     pytest.main(
         ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *(str(ROOT / name) for name in asked)], plugins=[seen]
     )
+    for one in chosen:
+        kept[one.program] = row(one, Counter(end for name, end in seen.ends if name.startswith(one.tests)))
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for one in FORMATS:
-            ends = Counter(end for name, end in seen.ends if name.startswith(one.tests))
-            try:
-                version = importlib.metadata.version(one.package)
-            except importlib.metadata.PackageNotFoundError:
-                version = ""
-            facts = {
-                "program": one.program,
-                "file": one.file,
-                "read": one.read,
-                "written": one.written,
-                "package": one.package,
-            }
-            counts = {name: ends[name] for name in ("passed", "skipped", "failed")}
-            writer.writerow({**facts, "version": version, **counts, "what": one.what})
+        writer.writerows(kept[one.program] for one in FORMATS)
 
 
 if __name__ == "__main__":
