@@ -237,6 +237,15 @@ def test_arrays_of_another_byte_order_are_read(tmp_path: Path) -> None:
     torch.testing.assert_close(found.raw(1), torch.tensor([4.0, 5.0, 6.0]))
 
 
+def test_arrays_that_were_mapped_from_a_file_are_read(tmp_path: Path) -> None:
+    """gguf's reader maps them, so a vector that repeng read and somebody pickled holds them."""
+    np.arange(3, dtype="f4").tofile(tmp_path / "rows")
+    mapped = np.memmap(tmp_path / "rows", dtype="f4", mode="r")
+    torch.save({"layer_1": mapped}, tmp_path / "a.pt")
+    (found,) = import_vectors(tmp_path / "a.pt").values()
+    torch.testing.assert_close(found.raw(1), torch.tensor([0.0, 1.0, 2.0]))
+
+
 def test_an_array_whose_header_is_no_python(tmp_path: Path) -> None:
     file = io.BytesIO()
     np.save(file, np.ones((2, 3)))
