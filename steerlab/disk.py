@@ -121,7 +121,7 @@ def told(path: Path) -> Iterator[None]:
             )
         raise SteerlabError(message) from error
     except ValueError as error:  # a name that the system cannot spell
-        unspelt = "null byte" in str(error) or isinstance(error, UnicodeEncodeError)
+        unspelt = "null byte" in str(error) or "empty name" in str(error) or isinstance(error, UnicodeEncodeError)
         if isinstance(error, SteerlabError) or not unspelt:
             raise
         raise SteerlabError(f"{str(path)!r} can be no path ({error}): give another name.") from error

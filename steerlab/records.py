@@ -153,7 +153,7 @@ def understood(where: object) -> Iterator[None]:
         yield
     except SteerlabError:
         raise
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
         raise SteerlabError(
             f"{where} holds records that are not as they were written ({type(error).__name__}: {error}): it was edited, or is of "
             "another version."

@@ -7,7 +7,7 @@ A plan is compiled once per batch into a `CompiledPlan` (steerlab.compiled), whi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ class Intervention:
         }
 
     @staticmethod
-    def from_json(record: Mapping[str, Any], vector: SteeringVector) -> Intervention:
+    def from_json(record: Any, vector: SteeringVector) -> Intervention:
         """The intervention `to_json` described, with the vector itself, which a description only names.
 
         Raises `SteerlabError` for another vector than the one described, for positions by token id, and for an operator that

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import HypothesisDeprecationWarning
 from hypothesis.strategies import SearchStrategy
 
 from steerlab.errors import SteerlabError
@@ -112,7 +114,9 @@ def tried(target: Target, inputs: int, same: bool, each: Callable[[Any, Path], N
         def run(example: Any) -> None:
             each(example, home)
 
-        run()
+        with warnings.catch_warnings():  # files are made once, below temporary names, where an example is drawn
+            warnings.simplefilter("ignore", HypothesisDeprecationWarning)
+            run()
 
 
 def counted(target: Target, inputs: int) -> tuple[Counter[str], dict[str, str]]:

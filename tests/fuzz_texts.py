@@ -125,7 +125,7 @@ def _corrupt(example: tuple[list[str], float], folder: Path) -> None:
     for text in texts:
         degrade_text(text, endings, seed=1)
         if text.strip() and 0 <= rate <= 1:
-            assert corrupt_tokens(text, rate) and corrupt_tokens(text, 0) == " ".join(text.split())
+            assert corrupt_tokens(text, rate) and corrupt_tokens(text, 0.0) == " ".join(text.split())
     for pair in degraded_pairs(texts, rate):
         assert pair.human != pair.degraded and pair.human
 

@@ -30,7 +30,7 @@ from steerlab.evaluation.stats import Estimate
 from steerlab.evaluation.table import metrics_table
 from steerlab.following import check, count_sentences, instruct
 from steerlab.following.counting import capital_words
-from steerlab.interop import import_vectors
+from steerlab.interop import export_vector, import_vectors
 from steerlab.origin import cells_again
 from steerlab.provenance import Provenance
 from steerlab.records import from_json, parse
@@ -274,6 +274,10 @@ def test_an_intervention_that_was_edited(change: dict[str, Any]) -> None:
     _refused(lambda: Intervention.from_json({}, vector(0)), "not as they were written")
 
 
+def test_an_argument_of_another_kind_in_words() -> None:
+    assert instruct("Write.", "simple:lowercase", {"x": [None]}).startswith("Write. ")
+
+
 # ---- run folders
 
 
@@ -327,6 +331,7 @@ def test_a_condition_that_is_no_text(tmp_path: Path, condition: Any) -> None:
 def test_a_name_the_system_cannot_spell(tmp_path: Path) -> None:
     for name in ("a\0b", "a\ud800"):
         _refused(lambda name=name: store.RunFolder.open(tmp_path / name, CONFIG), "can be no path")
+    _refused(lambda: export_vector(vector(0), ".", "steering-vectors"), "can be no path")
     with pytest.raises(ValueError, match="mine"), told(tmp_path):
         raise ValueError("mine")
 

@@ -183,7 +183,10 @@ def phrase(instruction: str, kwargs: Mapping[str, Any], number: int = 0) -> str:
     find_checker(instruction)
     if instruction not in PHRASINGS:
         raise SteerlabError(f"{instruction} has no phrasings: give one of {', '.join(PHRASINGS)}.")
-    words = {name: ", ".join(value) if isinstance(value, list | tuple) else value for name, value in kwargs.items()}
+    words = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in kwargs.items()
+    }
     if "words" in words:
         words["word"] = words.pop("words")
     if "language" in words:

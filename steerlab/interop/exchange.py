@@ -17,6 +17,7 @@ from steerlab.errors import SteerlabError
 from steerlab.interop import control_vector, plain_pickle, torch_file
 from steerlab.interop.foreign import Foreign, scaled
 from steerlab.interop.trees import vectors_of
+from steerlab.records import understood
 from steerlab.vectors import SteeringVector
 
 FORMATS = {
@@ -49,7 +50,8 @@ def import_vectors(
         facts = disk.fingerprint(path)
     if facts["bytes"] > _LARGEST:
         raise SteerlabError(f"{path} has {facts['bytes']:,} bytes: vectors are smaller than {_LARGEST:,}.")
-    found = _foreign(path, layers, embedding_first)
+    with understood(path):
+        found = _foreign(path, layers, embedding_first)
     if not found:
         raise SteerlabError(f"{path} holds no vector: give the file of one.")
     names = [one.name for one in found]
