@@ -19,6 +19,7 @@ from steerlab.capture import Selection, all_layers, choice, read_texts, select
 from steerlab.disk import sync_folder
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
+from steerlab.records import from_json
 from steerlab.schema import upgraded
 from steerlab.types import ALL, Positions, Site
 
@@ -62,8 +63,8 @@ class Activations:
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
-                header: Any = json.loads(file.read(size)) if 0 < size < 100_000_000 else None
-            facts = json.loads(header["__metadata__"]["steerlab"])
+                header: Any = from_json(file.read(size)) if 0 < size < 100_000_000 else None
+            facts = from_json(header["__metadata__"]["steerlab"])
             if not isinstance(facts, dict):
                 raise TypeError("its record is no object")
             facts = upgraded(path, "file of activations", facts, facts.get("schema", 0), SCHEMA, STEPS)
@@ -73,11 +74,22 @@ class Activations:
             if path.stat().st_size != 8 + size + stop:
                 raise ValueError("its size is not what its header says")
             values = np.memmap(path, dtype=dtype, mode="r", offset=8 + size + start, shape=tuple(entry["shape"]))
-            sites = tuple(Site(*s) for s in facts["sites"])
-            return Activations(path, sites, np.asarray(facts["offsets"]), values, facts["sha256"])
+            sites, offsets = tuple(Site(*s) for s in facts["sites"]), np.asarray(facts["offsets"])
+            whole = (
+                values.ndim == 3 and len(sites) == values.shape[1] and offsets.ndim == 1 and offsets.dtype.kind == "i"
+            )
+            if not (
+                whole
+                and offsets.size
+                and offsets[0] == 0
+                and offsets[-1] == len(values)
+                and (np.diff(offsets) >= 0).all()
+            ):
+                raise ValueError("its sites and offsets do not fit its values")
+            return Activations(path, sites, offsets, values, facts["sha256"])
         except SteerlabError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise SteerlabError(f"{path} is not a readable activations file ({error}): capture it again.") from error
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,6 +244,10 @@ def main() -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if isinstance(
+        sys.stdout, TextIOWrapper
+    ):  # a file's name need not be UTF-8, and not every terminal knows every letter
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="steerlab", standalone_mode=False)
         if code == 130:  # typer's word for an interruption
@@ -250,6 +255,10 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except SteerlabError as error:
         print(f"steerlab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # what no command expects of a path: a name too long, a folder that may not be looked into
+        named = f"{str(error.filename)!r}" if error.filename else "a file or folder"
+        print(f"steerlab: {named} cannot be used ({error.strerror or error}): give another path.", file=sys.stderr)
         sys.exit(2)
     except typer.Exit as error:
         sys.exit(error.exit_code)

@@ -112,6 +112,13 @@ def take_lock(path: Path) -> int:
     return lock
 
 
+def inside(name: object) -> bool:
+    """Whether a name stands for a file below a folder: a plain relative path, no part of it hidden or `..`, all of it printable."""
+    if not isinstance(name, str) or not name.isprintable() or Path(name).is_absolute():
+        return False
+    return bool(Path(name).parts) and not any(part.startswith(".") for part in Path(name).parts)
+
+
 @contextmanager
 def told(path: Path) -> Iterator[None]:
     """Turn what the operating system says about `path` into a `SteerlabError` of one sentence."""
@@ -129,3 +136,8 @@ def told(path: Path) -> Iterator[None]:
                 f"{path} cannot be used ({error.strerror}): repair that and repeat the command, the rest is intact."
             )
         raise SteerlabError(message) from error
+    except ValueError as error:  # a name that the system cannot spell
+        unspelt = "null byte" in str(error) or "empty name" in str(error) or isinstance(error, UnicodeEncodeError)
+        if isinstance(error, SteerlabError) or not unspelt:
+            raise
+        raise SteerlabError(f"{str(path)!r} can be no path ({error}): give another name.") from error

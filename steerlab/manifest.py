@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from steerlab.disk import fingerprint, replace, sync_folder, told
+from steerlab.disk import fingerprint, inside, replace, sync_folder, told
 from steerlab.errors import SteerlabError
 from steerlab.records import is_sealed, pretty, read_object, sealed
 from steerlab.schema import upgraded
@@ -43,14 +43,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except SteerlabError as error:
         raise Damaged(f"{file} is not what was written there: run the same command again to write it anew.") from error
     layout, files = value.get("schema"), value.get("files")
-    inside = isinstance(files, dict) and all(_inside(PurePosixPath(name)) for name in files)
-    if not inside or not (layout == 1 or is_sealed(value)):
+    known = isinstance(files, dict) and all(inside(name) for name in files)
+    if not known or not (layout == 1 or is_sealed(value)):
         raise Damaged(f"{file} is not what was written there: run the same command again to write it anew.")
     return upgraded(file, "run", value, layout, SCHEMA, STEPS)["files"]
-
-
-def _inside(name: PurePosixPath) -> bool:
-    return not name.is_absolute() and ".." not in name.parts
 
 
 def verify(path: str | Path) -> None:

@@ -18,7 +18,7 @@ from steerlab.cells import Cell
 from steerlab.disk import told
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
-from steerlab.records import read_object
+from steerlab.records import read_object, understood
 from steerlab.steering import Intervention
 from steerlab.store import RunFolder
 from steerlab.tasks import Task
@@ -112,22 +112,16 @@ def cells_again(path: Path, config: Mapping[str, Any]) -> list[Cell]:
         raise SteerlabError(
             f"{path} holds a run of another kind: its {ORIGIN} and cells are what `synthesize` and `demo` leave."
         )
-    if any("guidance" in cell for cell in config["cells"]):
+    if any(isinstance(cell, Mapping) and "guidance" in cell for cell in config["cells"]):
         raise SteerlabError(
             f"{path} holds a guided run: repeat its own command with another folder, and compare the two."
         )
     origin = read_origin(path)
-    vectors = load_set(path / VECTORS) if any(origin["vectors"]) else {}
-    try:
+    with understood(path):
+        vectors = load_set(path / VECTORS) if any(origin["vectors"]) else {}
         return [
             _cell(cell, [vectors[k] for k in own]) for cell, own in zip(config["cells"], origin["vectors"], strict=True)
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, SteerlabError):
-            raise
-        raise SteerlabError(
-            f"the cells of {path} cannot be read ({error}): it was edited, or written by another version."
-        ) from error
 
 
 def _cell(record: Mapping[str, Any], vectors: Sequence[SteeringVector]) -> Cell:

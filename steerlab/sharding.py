@@ -38,13 +38,13 @@ class Shard:
         """
         if text == "auto":
             rank, size = environment.get("RANK", ""), environment.get("WORLD_SIZE", "")
-            if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
+            if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
                 raise SteerlabError(
                     f"shard auto found RANK {rank!r} and WORLD_SIZE {size!r}: start with torchrun or accelerate launch, or give i/n."
                 )
             return cls(int(rank), int(size), steal=True)
         first, slash, count = text.partition("/")
-        if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
             raise SteerlabError(
                 f"shard {text!r} is not i/n with i from 1 to n: give, say, 1/4 (the first of four), or auto."
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steerlab import disk
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
 from steerlab.schema import Step, upgraded
 
 _KEY = "steerlab"
@@ -56,21 +57,24 @@ def read(
             f"{path} is a safetensors file but holds no steerlab record: give a file that steerlab has saved."
         )
     try:
-        header = json.loads(text)
+        header = from_json(text)
         found, version, record, checksum = (
             header["kind"],
             header["schema"],
             header["record"],
             header["sha256"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record, dict):
+            raise TypeError("a record is a mapping")
+        whole = checksum == _checksum(tensors, record)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SteerlabError(
             f"the steerlab record of {path} can not be read: the file was changed after it was saved, make it again."
         ) from error
     if found != kind:
         raise SteerlabError(f"{path} holds {found!r}, but {kind!r} was expected: give another file or make it again.")
-    newest = upgraded(path, kind, record, version, schema, steps) if isinstance(record, dict) else {}
-    if checksum != _checksum(tensors, record):
+    newest = upgraded(path, kind, record, version, schema, steps)
+    if not whole:
         raise SteerlabError(
             f"the checksum of {path} does not fit its contents: the file was changed or damaged after it was saved, make it again."
         )

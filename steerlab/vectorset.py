@@ -12,6 +12,7 @@ from pathlib import Path
 
 from steerlab import disk
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
 from steerlab.vectors import SteeringVector
 
 _INDEX, _STAGED, _LOCK = "vectors.json", ".new", ".lock"
@@ -66,13 +67,15 @@ def load_set(folder: str | Path) -> dict[str, SteeringVector]:
     """
     index = Path(folder) / _INDEX
     try:
-        keys = json.loads(index.read_text(encoding="utf-8"))["vectors"]
+        keys = from_json(index.read_bytes())["vectors"]
         if bad := [key for key in keys if not (isinstance(key, str) and _KEY.fullmatch(key))]:
             raise TypeError(
                 f"{bad[0]!r} is no plain file name"
             )  # an index from elsewhere reads nothing outside its folder
         return {key: SteeringVector.load(index.parent / f"{key}.safetensors") for key in keys}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SteerlabError):
+            raise
         raise SteerlabError(
             f"{folder} holds no readable set of vectors ({index.name}: {error}): give a folder written by save_set."
         ) from error
