@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from analyses._harness import Result, main
 from steerlab import data, figures
 from steerlab.bundled.corpus import LANGUAGES
-from steerlab.bundled.obey import HELD_WORDS
+from steerlab.bundled.lessons import HELD_WORDS
+from steerlab.bundled.obey import stages_of
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.evaluation.language import language_share
 from steerlab.evaluation.stats import wilson
@@ -113,11 +114,11 @@ def record(name: str) -> dict[str, Any]:
 
 
 def curve() -> pd.DataFrame:
-    """Held-out bits per byte by millions of tokens, both stages after one another, one row per evaluation and language."""
-    last = record(OBEYS)
-    first = last["before"]
-    points = [(0.0, record(BASE)["bits_per_byte"]), *((p["tokens"], p["bits_per_byte"]) for p in first["curve"])]
-    points += [(first["tokens"] + p["tokens"], p["bits_per_byte"]) for p in last["curve"]]
+    """Held-out bits per byte by millions of tokens, all stages after one another, one row per evaluation and language."""
+    points, read = [(0.0, record(BASE)["bits_per_byte"])], 0
+    for stage in stages_of(record(OBEYS)):
+        points += [(read + p["tokens"], p["bits_per_byte"]) for p in stage["curve"]]
+        read += stage["tokens"]
     rows = [(tokens / 1e6, code, value) for tokens, bits in points for code, value in bits.items()]
     return pd.DataFrame(rows, columns=["tokens", "language", "value"])
 
@@ -184,7 +185,7 @@ def card(result: Result) -> dict[str, str]:
     means: Any = paid.groupby("model")[["bits_per_byte", "share"]].mean()
     bits, share = means["bits_per_byte"], means["share"]
     points: Any = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
-    first, second = training["before"], training
+    stages = stages_of(training)
     facts = {
         "table": "\n".join(rows),
         "parameters": training["parameters"] / 1e6,
