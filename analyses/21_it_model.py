@@ -170,6 +170,20 @@ def draw(result: Result) -> dict[str, Figure]:
     return {TABLE: figure}
 
 
+def told(stage: dict[str, Any]) -> str:
+    """A stage of training in one line of the card."""
+    own = stage["documents"]
+    copies, stress = own.get("copies", 0.0), own.get("stress", 1)
+    asked = ", ".join(
+        f"{name.split(':')[1].replace('_', ' ')} {weight / sum(own['weights']):.0%}"
+        for name, weight in zip(SIMPLE, own["weights"], strict=True)
+    )
+    line = f"{stage['tokens'] / 1e6:.2f}M tokens: {own['plain']:.0%} of documents as polyglot-mini saw them, {own['bare']:.0%} requests without an "
+    line += f"instruction, {copies:.0%} copying, the rest obey ({asked}; {own['pairs']:.0%} of these carry two instructions"
+    line += f", {own['short']:.0%} of answers are cut to three to fourteen words)" if own["short"] else ")"
+    return line + (f"; the word and the mark asked for weigh {stress} times in the loss." if stress > 1 else ".")
+
+
 def card(result: Result) -> dict[str, str]:
     """The model card: analyses/card_it.md with this model's numbers."""
     table, paid, training = result.tables[TABLE], result.tables[COST], record(OBEYS)
@@ -189,14 +203,11 @@ def card(result: Result) -> dict[str, str]:
     facts = {
         "table": "\n".join(rows),
         "parameters": training["parameters"] / 1e6,
-        "first": first["tokens"] / 1e6,
-        "second": second["tokens"] / 1e6,
-        "steps": first["steps"] + second["steps"],
+        "stages": "\n".join(f"  {k}. {told(stage)}" for k, stage in enumerate(stages, 1)),
+        "steps": sum(stage["steps"] for stage in stages),
         "curve": ", ".join(f"{value:.2f} at {tokens:.1f}M" for tokens, value in points.items()),
         "bits": f"{bits[BASE]:.2f} before, {bits[OBEYS]:.2f} after",
         "share": f"{share[BASE]:.2f} before, {share[OBEYS]:.2f} after",
-        "short": second["documents"]["short"],
-        **{name: first["documents"][name] for name in ("plain", "bare", "pairs", "nameless")},
     }
     text = (Path(__file__).parent / "card_it.md").read_text(encoding="utf-8")
     return {CARD: text.format(**facts)}

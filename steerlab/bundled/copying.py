@@ -46,8 +46,8 @@ def drawn_word(p: Passage, rng: np.random.Generator, barred: frozenset[str]) -> 
 
 
 def put_in(p: Passage, word: str, rng: np.random.Generator) -> str:
-    """The beginning of a text, three to ten words, with the word as its second, third or fourth, wherever it comes from."""
-    body = p.text.split()[: int(rng.integers(2, 10))]
+    """The beginning of a text, two to seven words, with the word as its second, third or fourth, wherever it comes from."""
+    body = p.text.split()[: int(rng.integers(1, 7))]
     at = min(len(body), 1 + int(rng.choice(3, p=(0.6, 0.25, 0.15))))
     return " ".join([*body[:at], word, *body[at:]])
 
