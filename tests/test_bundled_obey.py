@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
     return base_tokenizer()
 
 
-@pytest.fixture(scope="module", params=range(len(STAGES)), ids=[f"stage {k}" for k in range(1, len(STAGES) + 1)])
+@pytest.fixture(scope="module", params=(0, 1, len(STAGES) - 1), ids=("first stage", "second stage", "last stage"))
 def stage(request: pytest.FixtureRequest) -> Shares:
     return STAGES[request.param].shares
 
@@ -101,7 +101,7 @@ def test_short_answers_have_the_word_near_their_beginning(taught: list[Lesson], 
     near, brief = (
         sum(own) / len(places) for own in ([1 <= p <= 3 for p in places], [len(words(o.answer)) <= 16 for o in own])
     )
-    assert (near > 0.75 and brief > 0.75) if stage.short else near < 0.6
+    assert min(near, brief) > 0.85 * stage.short and (stage.short or near < 0.6)
 
 
 def test_documents_are_plain_bare_and_obeying(tokenizer: Tokenizer) -> None:

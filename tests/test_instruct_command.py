@@ -167,12 +167,21 @@ def test_vectors_are_mapped_to_a_model_of_another_width(command: Command, fitted
     assert [row["layer"] for row in told] == list(range(6)) and told[-1]["donor_layer"] == 3
     assert sum(row["r2"] for row in told) > sum(row["r2_shuffled"] for row in told)
     for vector in load_instruction_vectors(out / "vectors").values():
-        assert vector.d_model == 48 and vector.provenance.model == str(wide) and "mapped (ridge)" in vector.provenance.method
+        assert (
+            vector.d_model == 48
+            and vector.provenance.model == str(wide)
+            and "mapped (ridge)" in vector.provenance.method
+        )
     store.verify(out)
     assert rows(command, *words, out) == told
-    assert len(rows(command, "select", out, "-m", wide, "-n", "1", "--folds", "0", *SHORT, "--out", tmp_path / "run")) == 2
+    assert (
+        len(rows(command, "select", out, "-m", wide, "-n", "1", "--folds", "0", *SHORT, "--out", tmp_path / "run")) == 2
+    )
     config = store.read_config(out)
-    assert config["donor"] != config["model"] == str(wide) and set(config["vectors"]) == {"simple:lowercase", "simple:quotes"}
+    assert config["donor"] != config["model"] == str(wide) and set(config["vectors"]) == {
+        "simple:lowercase",
+        "simple:quotes",
+    }
 
 
 def test_interference_is_each_instruction_under_each_vector_and_both(
@@ -230,7 +239,10 @@ BAD = {
         "the arms prompted were given: give some of none",
     ),
     "one instruction": (("interfere", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "give at least two of"),
-    "not fitted": (("interfere", "VECTORS", *TWO, "-i", "simple:uppercase"), "has no vector for simple:uppercase: give"),
+    "not fitted": (
+        ("interfere", "VECTORS", *TWO, "-i", "simple:uppercase"),
+        "has no vector for simple:uppercase: give",
+    ),
     "no place": (("interfere", "VECTORS", *TWO), "nothing was chosen for 'simple:lowercase'"),
     "checks": (("interfere", "VECTORS", *TWO, "--layer", "1", "--mode", "kind"), "give loose or strict"),
     "map": (("transfer", "VECTORS", "--kind", "affine"), "--kind 'affine' is not known: give ridge or procrustes"),

@@ -99,7 +99,10 @@ def test_a_vector_is_placed_where_its_header_says(kind: str) -> None:
     (again,) = own.interventions
     assert (again.strength, again.unit, again.operator) == (one.strength, one.unit, one.operator)
     assert again.target == pytest.approx(one.target)
-    assert Placed.as_chosen(replace(v, choice=replace(choice, strength=0.0, operator="add"))).interventions == ()
+    assert (
+        Placed.as_chosen(replace(v, choice=replace(choice, strength=0.0, operator="add", target=0.0))).interventions
+        == ()
+    )
     with pytest.raises(SteerlabError, match="is chosen for the layers"):
         Placed.as_chosen(replace(v, choice=replace(choice, layers=(1, 2))))
     with pytest.raises(SteerlabError, match="no layer and strength were chosen"):

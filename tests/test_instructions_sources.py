@@ -101,7 +101,10 @@ def test_instructions_are_joined_behind_the_base_queries_that_have_them_all() ->
     with pytest.raises(SteerlabError, match="no base query has prompts with each of"):
         joined(rows[:6], names)
     with pytest.raises(SteerlabError, match="can follow at once"):
-        joined(prompt_source("own", "test", ("simple:lowercase", "simple:uppercase"), 2), ("simple:lowercase", "simple:uppercase"))
+        joined(
+            prompt_source("own", "test", ("simple:lowercase", "simple:uppercase"), 2),
+            ("simple:lowercase", "simple:uppercase"),
+        )
 
 
 def test_what_is_not_there_is_refused() -> None:

@@ -38,8 +38,9 @@ class Shares:
 
     `pairs`: share of the obeying ones with two instructions; `nameless`: share of queries that name no language; `short`: share of
     answers cut to a few words, where the last mark and the word asked for weigh more; `weights`: how often each of `SIMPLE` is asked;
-    `copies`: share of documents of `steerlab.bundled.copying`; `stress`: weight in the loss of the tokens of the word asked for, and of
-    the mark asked for with the end of text behind it (all others: 1).
+    `copies`: share of documents of `steerlab.bundled.copying`, `brief`: of those with a word to use, share without a request before
+    it; `stress`: weight in the loss of the tokens of the word asked for, and of the mark asked for with the end of text behind it (all
+    others: 1).
     """
 
     plain: float = 0.22
@@ -49,6 +50,7 @@ class Shares:
     short: float = 0.0
     weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.5, 2.5, 1.0)
     copies: float = 0.0
+    brief: float = 0.0
     stress: int = 1
     seed: int = 0
 
@@ -175,7 +177,8 @@ def copied(texts: Sequence[Passage], p: Passage, shares: Shares, rng: np.random.
     word = ""
     while not word:
         word = copying.drawn_word(texts[int(rng.integers(len(texts)))], rng, BARRED)
-    query = ask(p, rng.random() < shares.nameless, rng)
+    alone = bool(shares.brief) and rng.random() < shares.brief
+    query = "" if alone else ask(p, rng.random() < shares.nameless, rng)
     return Lesson(
-        copying.included(query, word, rng), copying.put_in(p, word, rng), (copying.INCLUDE,), ({"word": word},)
+        copying.included(query, word, rng).strip(), copying.put_in(p, word, rng), (copying.INCLUDE,), ({"word": word},)
     )

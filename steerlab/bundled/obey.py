@@ -1,9 +1,8 @@
 """polyglot-mini-it: polyglot-mini learns to obey instructions that can be checked, by going on with its training.
 
-`make model-it`, or `python -m steerlab.bundled.obey` (four stages, about 40 minutes on one core). The training texts are those of polyglot-mini.
-Behind a base query, or one of the tasks' prompts, stands an instruction in words, and the text is changed until it passes the
-instruction's own check (`steerlab.following.obey`). What is held out: the base queries of the valid and test subjects, the last
-phrasing of every instruction, a quarter of the words that may be asked for.
+`make model-it`, or `python -m steerlab.bundled.obey` (five stages, about 40 minutes on one core). The training texts are
+those of polyglot-mini. Behind a base query, or one of the tasks' prompts, stands an instruction in words, and the text is changed until
+it passes the instruction's own check (`steerlab.following.obey`); what is held out says `steerlab.bundled.lessons`.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Stage:
     config: TrainConfig
 
 
-# Two stages teach case, length and language, then marks and quotation marks on short answers; the third copying, which takes documents
-# of its own (`steerlab.bundled.copying`); the last all together.
+# Two stages teach case, length and language, then marks and quotation marks on short answers; two more copying, which takes
+# documents of its own (`steerlab.bundled.copying`); the last all together.
 STAGES = (
     Stage(Shares(), TrainConfig(
         muon_lr=3e-3, adam_lr=2e-3, warmup_steps=20, cooldown=0.7, tokens=2_000_000, start="polyglot-mini", seed=3, compile=False,
@@ -52,6 +51,11 @@ STAGES = (
         plain=0.1, bare=0.03, copies=0.55, pairs=0.15, short=0.85, weights=(0.6, 0.6, 2.5, 1.0, 0.6, 2.5, 0.6), stress=4, seed=9,
     ), TrainConfig(
         muon_lr=4e-3, adam_lr=2e-3, warmup_steps=15, cooldown=0.4, tokens=1_200_000, start="polyglot-mini", seed=6, compile=False,
+    )),
+    Stage(Shares(
+        plain=0.06, bare=0.0, copies=0.82, brief=0.6, short=1.0, weights=(0.5, 0.5, 2.5, 0.7, 0.5, 3.0, 0.5), stress=6, seed=10,
+    ), TrainConfig(
+        muon_lr=4e-3, adam_lr=2e-3, warmup_steps=10, cooldown=0.4, tokens=1_200_000, start="polyglot-mini", seed=8, compile=False,
     )),
     Stage(Shares(
         plain=0.22, bare=0.12, copies=0.08, pairs=0.2, short=0.6, weights=(1.0, 1.0, 2.0, 1.3, 1.0, 2.5, 1.0), stress=3, seed=13,
@@ -156,7 +160,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="local data folder (default: STEERLAB_DATA)")
     parser.add_argument("--runs", type=Path, default=Path("runs/polyglot-mini-it"), help="folder of all stages")
     parser.add_argument(
-        "--stage", type=int, choices=range(1, len(STAGES) + 1), default=0, help="one stage only; it starts from the one before"
+        "--stage",
+        type=int,
+        choices=range(1, len(STAGES) + 1),
+        default=0,
+        help="one stage only; it starts from the one before",
     )
     parser.add_argument("--step", choices=("all", "prepare", "fit"), default="all")
     given = vars(parser.parse_args())

@@ -82,8 +82,6 @@ def _rows(rates: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name in dict.fromkeys(rates["instruction"]):
         own: Any = rates[rates["instruction"] == name]
-        told = {
-            r.acting: f"{r.rate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in own.itertuples()
-        }
+        told = {r.acting: f"{r.rate:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in own.itertuples()}
         found.append({"instruction": name, "n": int(own["n"].iloc[0]), **told})
     return found

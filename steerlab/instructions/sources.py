@@ -193,9 +193,7 @@ def joined(rows: Sequence[InstructedPrompt], cells: Sequence[str]) -> list[Instr
             prompt = base + "".join(part.prompt.removeprefix(base) for part in parts)
             kwargs, first = tuple(part.kwargs[0] for part in parts), parts[0]
             name = "+".join(part.id for part in parts)
-            found.append(
-                InstructedPrompt(name, prompt, base, first.group, names, kwargs, tuple(cells), first.split)
-            )
+            found.append(InstructedPrompt(name, prompt, base, first.group, names, kwargs, tuple(cells), first.split))
     if not found:
         raise SteerlabError(f"no base query has prompts with each of {', '.join(cells)}: give more prompts, or others.")
     return found
