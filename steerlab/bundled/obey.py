@@ -58,9 +58,10 @@ STAGES = (
         muon_lr=4e-3, adam_lr=2e-3, warmup_steps=10, cooldown=0.4, tokens=1_200_000, start="polyglot-mini", seed=8, compile=False,
     )),
     Stage(Shares(
-        plain=0.22, bare=0.12, copies=0.08, pairs=0.2, short=0.6, weights=(1.0, 1.0, 2.0, 1.3, 1.0, 2.5, 1.0), stress=3, seed=13,
+        plain=0.15, bare=0.08, copies=0.33, brief=0.3, pairs=0.2, short=0.75, weights=(1.0, 1.0, 2.0, 1.2, 1.0, 3.0, 1.0), stress=4,
+        seed=13,
     ), TrainConfig(
-        muon_lr=3e-3, adam_lr=2e-3, warmup_steps=10, cooldown=0.9, tokens=800_000, start="polyglot-mini", seed=7, compile=False,
+        muon_lr=4e-3, adam_lr=2e-3, warmup_steps=10, cooldown=0.7, tokens=1_300_000, start="polyglot-mini", seed=7, compile=False,
     )),
 )  # fmt: skip
 
