@@ -58,7 +58,7 @@ class Config:
     """Phrasings a fitting pair; wordings of each test subject."""
 
     phrasings: int = 3
-    wordings: int = 2
+    wordings: int = 4
     seed: int = 0
 
 
