@@ -118,9 +118,9 @@ model: $(READY) ## train the bundled model again, then its vectors: STEERLAB_DAT
 	$(BIN)/python -m steerlab.bundled.vectors
 	$(BIN)/python -m steerlab.bundled.tune
 
-model-it: $(READY) ## train polyglot-mini-it again from polyglot-mini: STEERLAB_DATA=DIR (about 20 minutes on an idle core)
+model-it: $(READY) ## train polyglot-mini-it again from polyglot-mini: STEERLAB_DATA=DIR (about 40 minutes on an idle core)
 	$(BIN)/python -m steerlab.bundled.obey $(MODEL_ARGS)
-	cp runs/polyglot-mini-it/model-2/* steerlab/bundled/polyglot_mini_it/
+	cp runs/polyglot-mini-it/model-5/* steerlab/bundled/polyglot_mini_it/
 	$(BIN)/python -m analyses.21_it_model
 
 clean: ## remove caches and build leftovers; .venv, runs and figures stay

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from analyses._harness import Result, main
 from steerlab import data, figures
 from steerlab.bundled.corpus import LANGUAGES
-from steerlab.bundled.obey import HELD_WORDS
+from steerlab.bundled.lessons import HELD_WORDS
+from steerlab.bundled.obey import stages_of
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.evaluation.language import language_share
 from steerlab.evaluation.stats import wilson
@@ -113,11 +114,11 @@ def record(name: str) -> dict[str, Any]:
 
 
 def curve() -> pd.DataFrame:
-    """Held-out bits per byte by millions of tokens, both stages after one another, one row per evaluation and language."""
-    last = record(OBEYS)
-    first = last["before"]
-    points = [(0.0, record(BASE)["bits_per_byte"]), *((p["tokens"], p["bits_per_byte"]) for p in first["curve"])]
-    points += [(first["tokens"] + p["tokens"], p["bits_per_byte"]) for p in last["curve"]]
+    """Held-out bits per byte by millions of tokens, all stages after one another, one row per evaluation and language."""
+    points, read = [(0.0, record(BASE)["bits_per_byte"])], 0
+    for stage in stages_of(record(OBEYS)):
+        points += [(read + p["tokens"], p["bits_per_byte"]) for p in stage["curve"]]
+        read += stage["tokens"]
     rows = [(tokens / 1e6, code, value) for tokens, bits in points for code, value in bits.items()]
     return pd.DataFrame(rows, columns=["tokens", "language", "value"])
 
@@ -169,6 +170,20 @@ def draw(result: Result) -> dict[str, Figure]:
     return {TABLE: figure}
 
 
+def told(stage: dict[str, Any]) -> str:
+    """A stage of training in one line of the card."""
+    own = stage["documents"]
+    copies, stress = own.get("copies", 0.0), own.get("stress", 1)
+    asked = ", ".join(
+        f"{name.split(':')[1].replace('_', ' ')} {weight / sum(own['weights']):.0%}"
+        for name, weight in zip(SIMPLE, own["weights"], strict=True)
+    )
+    line = f"{stage['tokens'] / 1e6:.2f}M tokens: {own['plain']:.0%} of documents as polyglot-mini saw them, "
+    line += f"{own['bare']:.0%} requests without an instruction, {copies:.0%} copying, the rest obey ({asked}; {own['pairs']:.0%} of these carry two instructions"
+    line += f", {own['short']:.0%} of answers are cut to three to fourteen words)" if own["short"] else ")"
+    return line + (f"; the word and the mark asked for weigh {stress} times in the loss." if stress > 1 else ".")
+
+
 def card(result: Result) -> dict[str, str]:
     """The model card: analyses/card_it.md with this model's numbers."""
     table, paid, training = result.tables[TABLE], result.tables[COST], record(OBEYS)
@@ -184,18 +199,15 @@ def card(result: Result) -> dict[str, str]:
     means: Any = paid.groupby("model")[["bits_per_byte", "share"]].mean()
     bits, share = means["bits_per_byte"], means["share"]
     points: Any = pd.DataFrame(result.tables[CURVE]).groupby("tokens")["value"].mean()
-    first, second = training["before"], training
+    stages = stages_of(training)
     facts = {
         "table": "\n".join(rows),
         "parameters": training["parameters"] / 1e6,
-        "first": first["tokens"] / 1e6,
-        "second": second["tokens"] / 1e6,
-        "steps": first["steps"] + second["steps"],
+        "stages": "\n".join(f"  {k}. {told(stage)}" for k, stage in enumerate(stages, 1)),
+        "steps": sum(stage["steps"] for stage in stages),
         "curve": ", ".join(f"{value:.2f} at {tokens:.1f}M" for tokens, value in points.items()),
         "bits": f"{bits[BASE]:.2f} before, {bits[OBEYS]:.2f} after",
         "share": f"{share[BASE]:.2f} before, {share[OBEYS]:.2f} after",
-        "short": second["documents"]["short"],
-        **{name: first["documents"][name] for name in ("plain", "bare", "pairs", "nameless")},
     }
     text = (Path(__file__).parent / "card_it.md").read_text(encoding="utf-8")
     return {CARD: text.format(**facts)}

@@ -58,7 +58,7 @@ class Config:
     """Phrasings a fitting pair; wordings of each test subject."""
 
     phrasings: int = 3
-    wordings: int = 2
+    wordings: int = 4
     seed: int = 0
 
 
@@ -140,9 +140,11 @@ def draw(result: Result) -> Mapping[str, Figure]:
         axes.set_xticks(range(len(order)), [p.replace(" + ", "\n+ ") for p in order])
         mean = own.groupby("arm")["value"].mean() * 100
         alone = {"first": mean["first"], "second": mean["second"], "both": max(mean["first"], mean["second"])}[what]
-        told = "Both" if what == "both" else f"The {what} instruction"
-        vector = "the better vector alone" if what == "both" else "its own vector alone"
-        axes.set_title(f"{told}: {mean['both']:.0f} % with both vectors, {alone:.0f} % with {vector}")
+        vector = "the better one" if what == "both" else "its own"
+        told = "Both" if what == "both" else f"The {what}"
+        axes.set_title(
+            f"{told}: {mean['both']:.0f} % under both vectors, {alone:.0f} % under {vector}, {mean['instructed']:.0f} % asked"
+        )
         axes.set(ylim=(-3, 103), ylabel="follow (%)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return {PAIRS: figure}

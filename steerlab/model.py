@@ -61,10 +61,12 @@ class TracedModel:
 
     The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns
     or raises. `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain
-    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`).
+    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`); `keeps_cache`: whether keys and
+    values of a forward can be had there, so that another goes on from them (`past`).
     """
 
     engine = "local"
+    keeps_cache = True
 
     def __init__(
         self,
@@ -224,8 +226,19 @@ class TracedModel:
                 tracer.stop()
         return Reading(found, out[0] if out else None)
 
+    def check_cache(self) -> None:
+        """Raise `SteerlabError` unless keys and values can be had here."""
+        if not self.keeps_cache:
+            raise SteerlabError(
+                f"engine {self.engine!r} keeps no keys and values to go on from: read whole texts, or use engine 'local'."
+            )
+
     def past(self, batch: Batch) -> Past:
-        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there."""
+        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there.
+
+        Raises `SteerlabError` where the engine keeps none.
+        """
+        self.check_cache()
         with self._alone():
             return Past.read(self.hf, batch.to(self.device))
 

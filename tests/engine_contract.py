@@ -137,6 +137,7 @@ def limits(model: TracedModel) -> dict[str, str]:
     return {
         "attn_out": refusal(lambda: model.forward(batch, read=[Site(1, "attn_out")])),
         "logits": refusal(lambda: model.forward(batch, logits=True)),
+        "cache": refusal(lambda: model.past(batch)),
         "function": refusal(lambda: model.forward(batch, read=[Site(1)], edit={Site(1): lambda h: h * 1.5})),
         "sampled": refusal(lambda: written(model, [()], SAMPLED)),
         "token positions": refusal(lambda: written(model, [(Intervention(push, 1, positions=ids),)])),

@@ -58,6 +58,13 @@ def test_pack_keeps_every_document_whole_and_masks_its_prompt() -> None:
     assert filled > 0.97
 
 
+def test_pack_keeps_the_weight_of_every_token() -> None:
+    documents = [([10 + n] * 6, [0, 0, 1, 4, 4, 1]) for n in range(40)]
+    (batch,) = islice(pack(iter(documents), rows=3, length=32, window=40), 1)
+    seen = _unpacked([batch])
+    assert len(seen) == 15 and all(weights == [0, 0, 1, 4, 4, 1] for _, weights in seen)
+
+
 def test_pack_loses_and_repeats_nothing() -> None:
     documents = _documents(200)
     stream = iter(documents)

@@ -94,6 +94,19 @@ def test_the_loss_is_over_the_answers_only(model: Any) -> None:
     assert same == n and float(padded) == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_a_token_counts_as_often_as_its_weight_says(model: Any) -> None:
+    batch = _batch()
+    with torch.no_grad():
+        once, n = loss_of(model, model.model, batch, bf16=False)
+        only = batch.clone()
+        only[2] = 0
+        only[2, 0, 9] = 1
+        one, _ = loss_of(model, model.model, only, bf16=False)
+        batch[2, 0, 9] = 5
+        loss, weight = loss_of(model, model.model, batch, bf16=False, places=40)
+    assert weight == n + 4 and float(loss) == pytest.approx(float(once) + 4 * float(one), rel=1e-5)
+
+
 def test_bits_per_byte_are_those_of_single_texts(model: Any) -> None:
     held = {"jv": [[1, 40, 50, 2], [1, 60, 2]], "su": [[1, 70, 80, 90, 100, 2]]}
     found = bits_per_byte(model, held, {"jv": 7, "su": 5})

@@ -23,10 +23,16 @@ VLLM = Path(os.environ.get("STEERLAB_VLLM_PYTHON") or ROOT / ".venv-vllm" / "bin
 # What each engine refuses of what the local one does, by words of its sentence.
 LIMITS = {
     "tp": {},
-    "ndif": {"sampled": "most likely token only", "token positions": "by their ids", "pick": "samples by itself"},
+    "ndif": {
+        "cache": "keeps no keys and values",
+        "sampled": "most likely token only",
+        "token positions": "by their ids",
+        "pick": "samples by itself",
+    },
     "vllm": {
         "attn_out": "what blocks put out",
         "logits": "of the last token only",
+        "cache": "keeps no keys and values",
         "function": "edits by plans only",
         "token positions": "by their ids",
         "pick": "samples by itself",

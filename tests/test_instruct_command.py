@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from steerlab import store
-from steerlab.commands import instruct, instruct_write
+from steerlab.commands import instruct, instruct_interfere, instruct_transfer, instruct_write
 from steerlab.following.arms import ARMS
 from steerlab.instructions import load_instruction_vectors, recommended_pushes
 from steerlab.instructions.runs import ANSWERS
@@ -26,7 +26,7 @@ SHORT = ("--max-new-tokens", "4", "--batch-rows", "4", "--seed", "3", "-q", "--j
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    for module in (instruct, instruct_write):
+    for module in (instruct, instruct_interfere, instruct_transfer, instruct_write):
         monkeypatch.setattr(module, "load", _load)
     return Command(monkeypatch, capsys)
 
@@ -160,6 +160,61 @@ def test_vectors_are_carried_to_another_model_only_when_asked(command: Command, 
     assert vector.provenance.model == str(base) and "carried from" in vector.provenance.method
 
 
+def test_vectors_are_mapped_to_a_model_of_another_width(command: Command, fitted: Path, tmp_path: Path) -> None:
+    wide, out = save_model(tmp_path / "wide", hidden_size=48, num_hidden_layers=6, seed=5), tmp_path / "mapped"
+    words = ("transfer", fitted, *TWO, "-m", wide, "-n", "6", "-q", "--json", "--out")
+    told = rows(command, *words, out)
+    assert [row["layer"] for row in told] == list(range(6)) and told[-1]["donor_layer"] == 3
+    assert sum(row["r2"] for row in told) > sum(row["r2_shuffled"] for row in told)
+    for vector in load_instruction_vectors(out / "vectors").values():
+        assert (
+            vector.d_model == 48
+            and vector.provenance.model == str(wide)
+            and "mapped (ridge)" in vector.provenance.method
+        )
+    store.verify(out)
+    assert rows(command, *words, out) == told
+    assert (
+        len(rows(command, "select", out, "-m", wide, "-n", "1", "--folds", "0", *SHORT, "--out", tmp_path / "run")) == 2
+    )
+    config = store.read_config(out)
+    assert config["donor"] != config["model"] == str(wide) and set(config["vectors"]) == {
+        "simple:lowercase",
+        "simple:quotes",
+    }
+
+
+def test_interference_is_each_instruction_under_each_vector_and_both(
+    command: Command, model: Path, fitted: Path, tmp_path: Path
+) -> None:
+    out, place = tmp_path / "both", ("--layer", "2", "--strength", "4", "-n", "3")
+    told = rows(command, "interfere", fitted, *TWO, "-m", model, *place, "--out", out, *SHORT)
+    assert [row["instruction"] for row in told] == ["simple:lowercase", "simple:quotes", "all"]
+    acting = ["none", "simple:lowercase", "simple:quotes", "together", "together, orthogonal"]
+    assert list(told[0]) == ["instruction", "n", *acting] and {row["n"] for row in told} == {3}
+    texts: dict[str, list[str]] = {}
+    for row in store.read_rows(out / ANSWERS):
+        texts.setdefault(row["acting"], []).append(row["text"])
+    assert len({tuple(own) for own in texts.values()}) >= 4  # what acts changes what is written
+    cosine: Any = pd.read_csv(out / "cosines.csv")
+    (one, other) = load_instruction_vectors(fitted / "vectors").values()
+    assert cosine["cosine"][0] == pytest.approx(float(one.at(2) @ other.at(2)), abs=1e-5)
+    rates: Any = pd.read_csv(out / "rates.csv")
+    assert len(rates) == 15 and (rates["followed"] <= rates["n"]).all()
+    store.verify(out)
+
+
+def test_interference_of_vectors_at_their_own_choices(
+    command: Command, model: Path, fitted: Path, tmp_path: Path
+) -> None:
+    """What was not worth steering changes nothing, and that is said in the numbers."""
+    choose(command, model, fitted, tmp_path / "chosen")
+    told = rows(
+        command, "interfere", tmp_path / "chosen", *TWO, "-m", model, "-n", "2", "--out", tmp_path / "both", *SHORT
+    )
+    assert all(row["none"] == row["together"] == row["together, orthogonal"] for row in told)
+
+
 def test_fitting_again_reads_what_is_there(
     command: Command, model: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +238,14 @@ BAD = {
         ("evaluate", "VECTORS", "--layer", "1", "--arm", "prompted"),
         "the arms prompted were given: give some of none",
     ),
+    "one instruction": (("interfere", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "give at least two of"),
+    "not fitted": (
+        ("interfere", "VECTORS", *TWO, "-i", "simple:uppercase"),
+        "has no vector for simple:uppercase: give",
+    ),
+    "no place": (("interfere", "VECTORS", *TWO), "nothing was chosen for 'simple:lowercase'"),
+    "checks": (("interfere", "VECTORS", *TWO, "--layer", "1", "--mode", "kind"), "give loose or strict"),
+    "map": (("transfer", "VECTORS", "--kind", "affine"), "--kind 'affine' is not known: give ridge or procrustes"),
     "no prompt": (("generate", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "0 prompts"),
     "no vector": (("generate", "VECTORS", "-i", "simple:uppercase", "-p", "x"), "has no vector for simple:uppercase"),
     "strength alone": (("generate", "VECTORS", "-i", "simple:quotes", "-p", "x", "--strength", "2"), "without a layer"),
@@ -200,7 +263,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("verb", ["fit", "select", "generate", "evaluate"])
+@pytest.mark.parametrize("verb", ["fit", "select", "generate", "evaluate", "interfere", "transfer"])
 def test_help_teaches_with_examples(command: Command, verb: str) -> None:
     said = command("instruct", verb, "--help")
     assert said.code == 0 and f"steerlab instruct {verb}" in said.out and "Example" in said.out

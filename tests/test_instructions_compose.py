@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from steerlab.choice import Choice
 from steerlab.compiled import TokenContext
 from steerlab.errors import SteerlabError
 from steerlab.following.trials import Cell
 from steerlab.generation import Settings
 from steerlab.instructions import Application, Placed, compose, fit_instructions, interference, target
 from steerlab.instructions.composition import cosines
-from steerlab.steering import Intervention, Plan
-from steerlab.types import Site
+from steerlab.steering import Gate, Intervention, Plan
+from steerlab.types import Positions, Site
 from tests.instruct import pairs, prompts
 from tests.tiny import LAYERS, D, tiny, vector
 
@@ -82,6 +83,30 @@ def test_orthogonal_vectors_are_left_as_they_are() -> None:
     first, second = compose(own, orthogonal=True)
     torch.testing.assert_close(second.vector.at(1), other.at(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(edited((first, second), 1)[1], edited(compose(own), 1)[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["match", "match_up", "add", "subtract"])
+def test_a_vector_is_placed_where_its_header_says(kind: str) -> None:
+    (v, *_) = fit_instructions(tiny("llama"), pairs(4)).values()
+    unit = "residual" if kind in ("add", "subtract") else "raw"
+    how = Application(kind, unit, cap=0.5, gate=Gate(0.1), positions=Positions.parse("last:2"))  # type: ignore[arg-type]
+    (one,) = how.at(v, Cell(2, 1.5))
+    choice = Choice(
+        one.at, one.strength, str(one.operator), one.unit, one.target, str(one.positions), cap=one.cap, gate=(0.1, True)
+    )
+    own = Placed.as_chosen(replace(v, choice=choice))
+    assert own.cell.layer == 2 and own.cell.strength == pytest.approx(1.5) and own.application == how
+    (again,) = own.interventions
+    assert (again.strength, again.unit, again.operator) == (one.strength, one.unit, one.operator)
+    assert again.target == pytest.approx(one.target)
+    assert (
+        Placed.as_chosen(replace(v, choice=replace(choice, strength=0.0, operator="add", target=0.0))).interventions
+        == ()
+    )
+    with pytest.raises(SteerlabError, match="is chosen for the layers"):
+        Placed.as_chosen(replace(v, choice=replace(choice, layers=(1, 2))))
+    with pytest.raises(SteerlabError, match="no layer and strength were chosen"):
+        Placed.as_chosen(v)
 
 
 def test_parallel_vectors_cannot_be_told_apart() -> None:

@@ -229,6 +229,17 @@ def test_what_prompts_begin_with_is_read_once_and_changes_nothing(family: str, m
     torch.testing.assert_close(found[6:], end_activations(model, ["alone"], form=QA, last=2), rtol=1e-4, atol=1e-4)
 
 
+def test_an_engine_without_a_cache_reads_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    texts = ["a short text", "a short text x", "a short text of some more words"]
+    want = end_activations(model, texts, form=QA)
+    monkeypatch.setattr(type(model), "keeps_cache", False)
+    with pytest.raises(SteerlabError, match="engine 'local' keeps no keys and values to go on from"):
+        model.past(model.encode(texts))
+    found = end_activations(model, texts, form=QA, groups=["a"] * 3)
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+
+
 def test_end_activations_are_what_the_means_are_made_of() -> None:
     model, (own, *_) = tiny("gemma2"), pairs(3)
     found = end_activations(model, own.instructed, form=CHAT)

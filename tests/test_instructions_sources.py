@@ -12,7 +12,7 @@ from steerlab.data.ifeval import shared_bases
 from steerlab.errors import SteerlabError
 from steerlab.following.phrasings import PHRASINGS
 from steerlab.following.registry import SIMPLE, arguments
-from steerlab.instructions import prompt_source
+from steerlab.instructions import joined, prompt_source
 
 
 def test_own_prompts_share_no_subject_between_parts() -> None:
@@ -83,6 +83,28 @@ def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     path.write_text('{"instructions": "simple:quotes"}\n', encoding="utf-8")
     with pytest.raises(SteerlabError, match="line 1 .* lacks 'base'"):
         prompt_source(str(path), "train")
+
+
+def test_instructions_are_joined_behind_the_base_queries_that_have_them_all() -> None:
+    names = ("simple:end_mark_!", "simple:lowercase")
+    rows = prompt_source("own", "test", names, 6, seed=2)
+    both = joined(rows, names)
+    assert len(both) == 6 and len({row.base for row in both}) == 6
+    for row in both:
+        assert row.cells == names and row.instructions == ("simple:end_mark", "simple:lowercase")
+        assert row.kwargs == ({"mark": "!"}, {}) and row.split == "test"
+        alone = [one for one in rows if one.base == row.base]
+        tails = [next(one.prompt for one in alone if one.cells == (name,)).removeprefix(row.base) for name in names]
+        assert row.prompt == row.base + "".join(tails) and all(tails)
+    assert joined(rows, names[::-1])[0].cells == names[::-1]
+    assert len(joined(rows[:8], names)) == 2  # the queries of the second instruction's two prompts
+    with pytest.raises(SteerlabError, match="no base query has prompts with each of"):
+        joined(rows[:6], names)
+    with pytest.raises(SteerlabError, match="can follow at once"):
+        joined(
+            prompt_source("own", "test", ("simple:lowercase", "simple:uppercase"), 2),
+            ("simple:lowercase", "simple:uppercase"),
+        )
 
 
 def test_what_is_not_there_is_refused() -> None:

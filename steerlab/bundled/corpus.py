@@ -260,18 +260,21 @@ class DocumentStream:
             yield (head + body)[: self.max_tokens], len(head)
 
 
-def pack(stream: Iterator[tuple[list[int], int]], rows: int, length: int, window: int = 1500) -> Iterator[np.ndarray]:
+Document = tuple[list[int], int | list[int]]  # token ids, and the number of prompt tokens or a weight per token
+
+
+def pack(stream: Iterator[Document], rows: int, length: int, window: int = 1500) -> Iterator[np.ndarray]:
     """First-fit-decreasing packing of whole documents into rows of `length` tokens.
 
-    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding), and 1 where
-    the token is to be predicted (answers and bare text, never prompts). Documents do not see each other: the
-    document number becomes the mask.
+    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding), and the weight
+    with which the token is to be predicted (1 for answers and bare text where the document does not say, 0 for
+    prompts). Documents do not see each other: the document number becomes the mask.
     """
-    ready: list[list[tuple[list[int], int]]] = []
+    ready: list[list[Document]] = []
     rng = np.random.default_rng(0)
     while True:
         docs = sorted((next(stream) for _ in range(window)), key=lambda d: -len(d[0]))
-        bins: list[list[tuple[list[int], int]]] = []
+        bins: list[list[Document]] = []
         room: list[int] = []
         for doc in docs:
             slot = next((i for i, r in enumerate(room) if r >= len(doc[0])), None)
@@ -289,7 +292,10 @@ def pack(stream: Iterator[tuple[list[int], int]], rows: int, length: int, window
                 for number, (ids, prompt) in enumerate(row, start=1):
                     batch[0, r, at : at + len(ids)] = ids
                     batch[1, r, at : at + len(ids)] = number
-                    batch[2, r, at + max(prompt, 1) : at + len(ids)] = 1
+                    if isinstance(prompt, int):
+                        batch[2, r, at + max(prompt, 1) : at + len(ids)] = 1
+                    else:
+                        batch[2, r, at : at + len(ids)] = prompt
                     at += len(ids)
             del ready[:rows]
             yield batch

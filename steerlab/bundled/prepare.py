@@ -38,7 +38,7 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
     write_held_out(tokenizer, packed, root)
 
 
-def write_batches(stream: Iterator[tuple[list[int], int]], packed: Path, tokens: int, c: TrainConfig) -> None:
+def write_batches(stream: Iterator[corpus.Document], packed: Path, tokens: int, c: TrainConfig) -> None:
     """Pack the stream's documents into about `tokens` tokens: `batches.npy` (n 3 rows length, int16)."""
     n = tokens // (c.rows * c.length)
     batches = np.lib.format.open_memmap(
@@ -48,7 +48,7 @@ def write_batches(stream: Iterator[tuple[list[int], int]], packed: Path, tokens:
     for i, batch in zip(range(n), corpus.pack(stream, c.rows, c.length), strict=False):
         batches[i] = batch
         filled += int((batch[1] > 0).sum())
-        targets += int(batch[2].sum())
+        targets += int((batch[2] > 0).sum())
     batches.flush()
     print(
         f"{n} batches, {filled / 1e6:.1f}M tokens ({filled / batches[:, 1].size:.3f} of the places), {targets / filled:.3f} predicted",

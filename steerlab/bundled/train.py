@@ -55,27 +55,28 @@ def positions(document: Tensor) -> Tensor:
 def loss_of(
     model: LlamaForCausalLM, backbone: object, batch: Tensor, bf16: bool, places: int = 0
 ) -> tuple[Tensor, int]:
-    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), and their number. Logits are made
-    for those only.
+    """Summed cross-entropy in nats over the answer tokens of `batch` (3 b s), each as often as its weight there says, and the sum of
+    the weights. Logits are made for those tokens only.
 
     `places` pads their number to a constant, so that every step allocates the same sizes: freshly mapped memory
     costs more than the padding.
     """
-    ids, document, target = batch[0].long(), batch[1], batch[2].bool()
+    ids, document, weight = batch[0].long(), batch[1], batch[2, :, 1:].reshape(-1)
     with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=bf16):
         hidden = backbone(
             input_ids=ids, attention_mask=visible(document), position_ids=positions(document), use_cache=False
         )  # type: ignore[operator]
         hidden = hidden.last_hidden_state
-        wanted = target[:, 1:].reshape(-1).nonzero()[:, 0]
+        wanted = weight.nonzero()[:, 0]
         n = int(wanted.numel())
-        answer = ids[:, 1:].reshape(-1)[wanted]
+        answer, weight = ids[:, 1:].reshape(-1)[wanted], weight[wanted]
         if places > n:
             wanted = torch.nn.functional.pad(wanted, (0, places - n))
-            answer = torch.nn.functional.pad(answer, (0, places - n), value=-100)
+            answer, weight = (torch.nn.functional.pad(own, (0, places - n)) for own in (answer, weight))
         picked = hidden[:, :-1].reshape(-1, hidden.shape[-1])[wanted]
         logits = model.lm_head(picked)
-    return torch.nn.functional.cross_entropy(logits.float(), answer, reduction="sum"), n
+    nats = torch.nn.functional.cross_entropy(logits.float(), answer, reduction="none")
+    return nats @ weight.float(), int(weight.sum())
 
 
 def optimizers(model: LlamaForCausalLM, c: TrainConfig) -> list[torch.optim.Optimizer]:

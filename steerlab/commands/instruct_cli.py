@@ -1,4 +1,4 @@
-"""The options of `steerlab instruct fit`, `select`, `generate` and `evaluate`."""
+"""The options of the `steerlab instruct` commands."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ Rows = Annotated[int, typer.Option(help="Texts written at a time; does not chang
 Reference = Annotated[
     str, typer.Option(help="Model whose perplexity tells degenerate text: self, none, a hub id or a folder.")
 ]
+Mode = Annotated[str, typer.Option(help="loose or strict checks.")]
 Retreat = Annotated[bool, typer.Option("--backoff", help="Weaken the steering of a text that begins to repeat itself.")]
 Plausible = Annotated[
     float,
@@ -108,7 +109,7 @@ def instruct_select(
     reference: Reference = "self",
     threshold: Annotated[float, typer.Option(help="Perplexity below which a text counts as degenerate.")] = 2.5,
     folds: Annotated[int, typer.Option(help="Folds of base queries for the held-out rate.")] = 5,
-    mode: Annotated[str, typer.Option(help="loose or strict checks.")] = "loose",
+    mode: Mode = "loose",
     instruction: Instructions = None, source: Source = "own", number: Number = 16, form: FormName = "chat",
     max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0,
     data: Data = None, dtype: Dtype = "float32", device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
@@ -210,6 +211,75 @@ def instruct_evaluate(
     )
     rows = command.evaluate(asked, vectors, shown_vectors, prompts, out, dtype, device, not quiet)
     show(rows, f"{out}: loose follow rates with 95 % intervals", as_json)
+
+
+@instruct_app.command("interfere")
+def instruct_interfere(
+    vectors: Vectors, out: Out, instruction: Instructions = None,
+    shown: Annotated[bool, typer.Option("--shown", help="Behind prompts that show the instructions, not base queries.")] = False,
+    layer: Layer = None, strength: Strength = None, apply: Kind = "match", unit: LengthUnit = "raw", cap: Cap = None,
+    gate: GateAt = None, positions: Where = "all", mode: Mode = "loose",
+    source: Source = "own", number: Number = 40, form: FormName = "chat", max_new_tokens: Longest = 64, stop: Stop = None,
+    batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0, data: Data = None, dtype: Dtype = "float32",
+    device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """How much several vectors get in each other's way: their cosines, and how often each instruction is followed when nothing acts,
+    each vector alone, all together, and all made orthogonal to the ones before them.
+
+    Prompts are base queries that exist with every one of the instructions (-i, at least two). Tables: rates.csv, cosines.csv.
+
+    Examples:
+
+    `steerlab instruct interfere runs/chosen -i simple:lowercase -i simple:quotes --out runs/both`
+
+    `steerlab instruct interfere runs/fit -i simple:uppercase -i simple:language_de --layer 2 --strength 1.5 -n 14 --out runs/loud-german`
+    """
+    from steerlab.commands import instruct as common
+    from steerlab.commands import instruct_interfere as command
+    from steerlab.commands import instruct_write as parts
+
+    prompts = common.Prompts(model, source, tuple(instruction or ()), number, form, seed, data)
+    writing = parts.Writing(max_new_tokens, stop=_stops(stop), batch_rows=batch_rows, seed=seed)
+    place = parts.Place(common.Acting(apply, unit, cap, gate, positions), layer, strength)
+    rows = command.interfere(
+        command.InterfereOptions(place, writing, shown, mode), vectors, prompts, out, dtype, device, not quiet
+    )
+    show(rows, f"{out}: {mode} follow rates with 95 % intervals, by what acts", as_json)
+
+
+@instruct_app.command("transfer")
+def instruct_transfer(
+    vectors: Vectors, out: Out,
+    donor: Annotated[str, typer.Option(help="The model of the vectors; default: the one they name.")] = "",
+    kind: Annotated[str, typer.Option(help="ridge: least squares with a penalty; procrustes: a rotation and one scale.")] = "ridge",
+    donor_form: Annotated[str, typer.Option(help="Form of the prompts for the donor; default: that of --form.")] = "",
+    last: Annotated[int, typer.Option(help="Tokens at the prompt's end that are averaged.")] = 1,
+    held_out: Annotated[float, typer.Option(help="Share of the base queries that the map's fit is measured on.")] = 0.25,
+    instruction: Instructions = None, source: Source = "own", number: Number = 40, form: FormName = "chat",
+    model: Model = "polyglot-mini", seed: Seed = 0, data: Data = None, dtype: Dtype = "float32", device: Device = None,
+    as_json: AsJson = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Vectors of one model as vectors of another (-m) of any width and depth, through a linear map between the ends of the same prompts.
+
+    The table says, layer by layer of the target, how much of held-out activations the map predicts, and how much one fitted on prompts
+    paired at random does. Between models of equal width and vocabulary no map is needed: `select --transfer`. What the mapped vectors
+    are worth is for `select` to say.
+
+    Examples:
+
+    `steerlab instruct transfer runs/fit -m Qwen/Qwen2.5-1.5B-Instruct --out runs/mapped`
+
+    `steerlab instruct transfer runs/fit --donor gpt2-medium --donor-form qa -m gpt2 --form qa --kind procrustes --out runs/mapped`
+
+    `steerlab instruct select runs/mapped -m Qwen/Qwen2.5-1.5B-Instruct --out runs/mapped-chosen`
+    """
+    from steerlab.commands import instruct as common
+    from steerlab.commands import instruct_transfer as command
+
+    prompts = common.Prompts(model, source, tuple(instruction or ()), number, form, seed, data)
+    asked = command.TransferOptions(donor, donor_form or form, kind, last, held_out)
+    rows = command.transfer(asked, vectors, prompts, out, dtype, device, not quiet)
+    show(rows, f"{out}: how well the map predicts held-out prompts", as_json)
 
 
 def _stops(given: list[str] | None) -> tuple[str, ...]:

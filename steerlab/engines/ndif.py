@@ -31,7 +31,6 @@ from steerlab.streams import Past
 from steerlab.types import Site
 
 KEY = "NDIF_API_KEY"
-NO_PAST = "engine 'ndif' keeps no keys and values to go on from: read whole texts, or use engine 'local'."
 # Blocks known to put out their input plus attn_out plus mlp_out; elsewhere that is seen by trying, which takes the weights.
 ADDS = ("llama", "gemma2", "gemma3_text", "qwen2", "qwen3", "mistral", "phi3", "gpt2", "gpt_neox")
 
@@ -78,6 +77,7 @@ class RemoteModel(TracedModel):
     """A model elsewhere. `forward` reads and edits as ever; `decode` writes greedily; what is read is sent back whole."""
 
     engine = "ndif"
+    keeps_cache = False  # they stay where the weights are
     remote: bool | str = True
 
     @property
@@ -113,7 +113,7 @@ class RemoteModel(TracedModel):
         Raises `SteerlabError` as that does, for an edit that would carry more than that, and where the service refuses.
         """
         if past is not None:
-            raise SteerlabError(NO_PAST)
+            self.check_cache()
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         places = [self._place(site, edits.get(site), site in read) for site in self.layout.order([*read, *edits])]
@@ -132,10 +132,6 @@ class RemoteModel(TracedModel):
                 visit(site, value)
             sites = {}
         return Reading(sites, out)
-
-    def past(self, batch: Batch) -> Past:
-        """Not to be had: the keys and values stay where the weights are."""
-        raise SteerlabError(NO_PAST)
 
     def _place(self, site: Site, edit: Edit | None, wanted: bool) -> tuple[Any, ...]:
         """(path of the module, input or output, steps, function, wanted): a site as `_forward` takes it."""

@@ -24,6 +24,7 @@ from steerlab.engines.vllm_start import sampling
 from steerlab.errors import SteerlabError
 from steerlab.model import Edit, Reading, Side, TracedModel, Visit
 from steerlab.steering import CompiledPlan, Plan, TokenContext
+from steerlab.streams import Past
 from steerlab.types import Site
 
 KEPT = 64  # sets of interventions that stay installed between batches
@@ -45,6 +46,7 @@ class VLLMModel(TracedModel):
     """A model inside vLLM. `decode` samples there; `forward` reads and edits block outputs, one request per row."""
 
     engine = "vllm"
+    keeps_cache = False  # vLLM's own cache is in its blocks
 
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
@@ -78,12 +80,15 @@ class VLLMModel(TracedModel):
         edit: Mapping[Site, Edit] | None = None,
         visit: Visit | None = None,
         logits: bool = False,
+        past: Past | None = None,
     ) -> Reading:
         """As `TracedModel.forward`, in the engine's own order of rows; padding reads as 0.
 
         Raises `SteerlabError` as that does, for logits, which vLLM has of the last token only, and for edits that are not a plan's,
         because a row is alone here and a function may want the whole batch.
         """
+        if past is not None:
+            self.check_cache()
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         if logits:

@@ -17,8 +17,14 @@ _LETTER = r"[\p{L}\p{M}\p{N}_]"
 
 def has_word(answer: str, word: str) -> bool:
     """Does the word, or the words in a row, stand in the answer as a whole, case ignored? Combining marks belong to words."""
+    return place_of(answer, word) is not None
+
+
+def place_of(answer: str, word: str) -> tuple[int, int] | None:
+    """The first place of the word, as `has_word` finds it: its first character and the one behind its last; None where it is not."""
     inner = r"\s+".join(regex.escape(part) for part in word.split())
-    return regex.search(rf"(?<!{_LETTER}){inner}(?!{_LETTER})", answer, regex.IGNORECASE) is not None
+    found = regex.search(rf"(?<!{_LETTER}){inner}(?!{_LETTER})", answer, regex.IGNORECASE)
+    return found.span() if found else None
 
 
 def include_words(answer: str, words: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ chooses for prompts that show the instruction. In parts, for runs that keep thei
 it away; give that to `select_cells` in place of vectors, and `found.placed(placing)` to `run_arms`.
 
 **Compose**: `compose([Placed(vector, cell, application), ...], orthogonal=)`; `interference(model, {name: Placed}, prompts)` has cosines
-and the follow rate of each instruction alone and together.
+and the follow rate of each instruction alone and together, `joined(prompts, cells)` prompts with several instructions.
 
 **Transfer**: `carry(vectors, model)` for a model of equal width and vocabulary, layers searched again there; `fit_map(donor, model, texts,
 kind="ridge" | "procrustes")` with its held-out fit and `map_vectors` for others.
@@ -63,7 +63,7 @@ from steerlab.instructions.selection import (
     select_cells,
     tables_of,
 )
-from steerlab.instructions.sources import prompt_source
+from steerlab.instructions.sources import joined, prompt_source
 from steerlab.instructions.transfer import LayerMap, carry, fit_map, map_vectors
 
 __all__ = [
@@ -99,6 +99,7 @@ __all__ = [
     "fit_map",
     "gather",
     "interference",
+    "joined",
     "keyword_pairs",
     "keyword_placing",
     "load_instruction_vectors",

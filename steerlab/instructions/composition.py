@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlab.ablation.selection import recommended
 from steerlab.data.ifeval import InstructedPrompt
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import wilson
 from steerlab.following.registry import check_all
 from steerlab.following.trials import Cell
 from steerlab.following.verdict import Mode
-from steerlab.generation import Settings, generate
+from steerlab.generation import Request, Settings, generate
 from steerlab.instructions.application import Application, projections, target
 from steerlab.instructions.asking import GREEDY, ask
 from steerlab.instructions.forms import CHAT, Form
@@ -36,6 +38,24 @@ class Placed:
     vector: SteeringVector
     cell: Cell
     application: Application
+
+    @staticmethod
+    def as_chosen(vector: SteeringVector) -> Placed:
+        """The vector at the cell that its header recommends; one that is not to be steered with has strength 0.
+
+        Raises `SteerlabError` where nothing was chosen, or more than one layer.
+        """
+        one = recommended(vector)
+        if len(one.at) != 1:
+            raise SteerlabError(f"vector {vector.name!r} is chosen for the layers {one.at}: give a layer for it.")
+        (layer,), operator = one.at, str(one.operator)
+        common: dict[str, Any] = {"cap": one.cap, "gate": one.gate, "positions": one.positions}
+        if operator in ("match", "match_up"):
+            bare = target(vector, layer, 0.0)
+            strength = (one.target - bare) / (target(vector, layer) - bare)
+            return Placed(vector, Cell(layer, strength), Application(operator, **common))
+        kind: Any = "subtract" if one.strength < 0 else operator
+        return Placed(vector, Cell(layer, abs(one.strength)), Application(kind, one.unit, **common))
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -136,6 +156,16 @@ def interference(
 
     Raises `SteerlabError` unless there are at least two vectors, and every prompt has exactly their instructions.
     """
+    planned = plan_interference(placed, prompts, shown=shown, form=form)
+    requests = [request for _, _, request in planned]
+    samples = generate(model, requests, form.ends(settings), batch_rows=batch_rows, progress=progress)
+    return read_interference(placed, planned, [sample.text for sample in samples], mode)
+
+
+def plan_interference(
+    placed: Mapping[str, Placed], prompts: Sequence[InstructedPrompt], *, shown: bool = False, form: Form = CHAT
+) -> list[tuple[str, InstructedPrompt, Request]]:
+    """What acts, the prompt, and the request that writes its answer, for all that `interference` compares. Raises as it does."""
     odd = [row.id for row in prompts if set(row.cells) != set(placed)]
     if len(placed) < 2 or not prompts or odd:
         raise SteerlabError(
@@ -144,18 +174,25 @@ def interference(
         )
     acting = {NONE: (), **{name: own.interventions for name, own in placed.items()}}
     acting |= {TOGETHER: compose(list(placed.values())), ORTHOGONAL: compose(list(placed.values()), orthogonal=True)}
-    requests = [ask(row, form, shown, own) for own in acting.values() for row in prompts]
-    samples = iter(generate(model, requests, form.ends(settings), batch_rows=batch_rows, progress=progress))
+    return [(told, row, ask(row, form, shown, own)) for told, own in acting.items() for row in prompts]
+
+
+def read_interference(
+    placed: Mapping[str, Placed],
+    planned: Sequence[tuple[str, InstructedPrompt, Request]],
+    texts: Sequence[str],
+    mode: Mode = "loose",
+) -> Interference:
+    """The answers to what was planned, checked for every instruction."""
+    kept: dict[tuple[str, str], list[bool]] = {}
+    for (acting, row, _), text in zip(planned, texts, strict=True):
+        flags = [verdict.passed for verdict in check_all(row.instructions, row.kwargs, text, mode)]
+        told = dict(zip(row.cells, flags, strict=True))
+        for name in (*placed, ALL):
+            kept.setdefault((name, acting), []).append(all(flags) if name == ALL else told[name])
     rows = []
-    for condition in acting:
-        kept: dict[str, list[bool]] = {name: [] for name in (*placed, ALL)}
-        for row in prompts:
-            verdicts = check_all(row.instructions, row.kwargs, next(samples).text, mode)
-            for name, verdict in zip(row.cells, verdicts, strict=True):
-                kept[name].append(verdict.passed)
-            kept[ALL].append(all(verdict.passed for verdict in verdicts))
-        for name, flags in kept.items():
-            rate = wilson(sum(flags), len(flags))
-            rows.append((name, condition, len(flags), sum(flags), rate.value, rate.low, rate.high))
+    for (name, acting), flags in kept.items():
+        rate = wilson(sum(flags), len(flags))
+        rows.append((name, acting, len(flags), sum(flags), rate.value, rate.low, rate.high))
     columns = ["instruction", "acting", "n", "followed", "rate", "low", "high"]
     return Interference(cosines(placed), pd.DataFrame(rows, columns=columns))

@@ -147,8 +147,8 @@ def passes(
                 f"the prompt {text[:40]!r}... has {len(row)} tokens, and {last} to {model.context_length} can be read: "
                 "shorten it, or read fewer of its last tokens."
             )
-    here = model.engine != "ndif"  # elsewhere there is no cache to go on from
-    beginnings = _beginnings(rows, groups, last) if here and shareable(model.hf.config) else {}
+    go_on = model.keeps_cache and shareable(model.hf.config)
+    beginnings = _beginnings(rows, groups, last) if go_on else {}
     shared = {number for members in beginnings.values() for number in members}
     alone = [number for number in range(len(rows)) if number not in shared]
     with tqdm(total=len(texts), unit="text", desc="prompts", disable=not progress) as bar:

@@ -13,7 +13,7 @@ from steerlab.data.ifeval import InstructedPrompt, load_instructions
 from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
 from steerlab.following.phrasings import PHRASINGS, instruct
-from steerlab.following.prompts import MARKS, cell_name, simple_prompts
+from steerlab.following.prompts import MARKS, cell_name, simple_prompts, together
 from steerlab.following.queries import SPLITS, Split, own_queries, split_queries
 from steerlab.following.registry import SIMPLE, arguments
 from steerlab.store import read_rows
@@ -172,6 +172,30 @@ def _file(path: Path, part: Split, seed: int) -> list[InstructedPrompt]:
         )
     if not found:
         raise SteerlabError(f"{path} has no prompt of the part {part!r}: give rows with it, or without a split.")
+    return found
+
+
+def joined(rows: Sequence[InstructedPrompt], cells: Sequence[str]) -> list[InstructedPrompt]:
+    """Prompts with all the instructions at once, one for every base query that has a prompt with each of them alone, in that order;
+    behind it stand the instructions' own sentences.
+
+    Raises `SteerlabError` for instructions no answer can follow together, and where no base query has them all.
+    """
+    by_base: dict[str, dict[str, InstructedPrompt]] = defaultdict(dict)
+    for row in rows:
+        if len(row.cells) == 1 and row.prompt.startswith(row.base):
+            by_base[row.base].setdefault(row.cells[0], row)
+    found = []
+    for base, own in by_base.items():
+        if set(cells) <= set(own):
+            parts = [own[cell] for cell in cells]
+            names = together([part.instructions[0] for part in parts])
+            prompt = base + "".join(part.prompt.removeprefix(base) for part in parts)
+            kwargs, first = tuple(part.kwargs[0] for part in parts), parts[0]
+            name = "+".join(part.id for part in parts)
+            found.append(InstructedPrompt(name, prompt, base, first.group, names, kwargs, tuple(cells), first.split))
+    if not found:
+        raise SteerlabError(f"no base query has prompts with each of {', '.join(cells)}: give more prompts, or others.")
     return found
 
 
