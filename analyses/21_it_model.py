@@ -179,7 +179,8 @@ def told(stage: dict[str, Any]) -> str:
         for name, weight in zip(SIMPLE, own["weights"], strict=True)
     )
     line = f"{stage['tokens'] / 1e6:.2f}M tokens: {own['plain']:.0%} of documents as polyglot-mini saw them, "
-    line += f"{own['bare']:.0%} requests without an instruction, {copies:.0%} copying, the rest obey ({asked}; {own['pairs']:.0%} of these carry two instructions"
+    line += f"{own['bare']:.0%} requests without an instruction, {copies:.0%} copying, the rest obey ({asked}; "
+    line += f"{own['pairs']:.0%} of these carry two instructions"
     line += f", {own['short']:.0%} of answers are cut to three to fourteen words)" if own["short"] else ")"
     return line + (f"; the word and the mark asked for weigh {stress} times in the loss." if stress > 1 else ".")
 

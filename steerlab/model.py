@@ -22,7 +22,7 @@ from steerlab.batch import Batch, left_pad
 from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick, Watch
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
-from steerlab.streams import Past, Stream
+from steerlab.streams import Past, Stream, check_cache
 from steerlab.templates import Template
 from steerlab.tracing import check_sites, get_site, set_site, traced_run, walk
 from steerlab.types import Site
@@ -61,8 +61,8 @@ class TracedModel:
 
     The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns
     or raises. `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain
-    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`); `keeps_cache`: whether keys and
-    values of a forward can be had there, so that another goes on from them (`past`).
+    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`), `keeps_cache` whether
+    another forward can go on from the keys and values of one (`past`).
     """
 
     engine = "local"
@@ -201,11 +201,9 @@ class TracedModel:
         out: list[Tensor] = []
         batch = batch.to(self.device)
         inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "position_ids": batch.position_ids,
+            "input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": batch.position_ids,
             "use_cache": False,
-        }
+        }  # fmt: skip
         if past is not None:
             inputs = past.before(batch)
         model = self.nnsight
@@ -226,19 +224,9 @@ class TracedModel:
                 tracer.stop()
         return Reading(found, out[0] if out else None)
 
-    def check_cache(self) -> None:
-        """Raise `SteerlabError` unless keys and values can be had here."""
-        if not self.keeps_cache:
-            raise SteerlabError(
-                f"engine {self.engine!r} keeps no keys and values to go on from: read whole texts, or use engine 'local'."
-            )
-
     def past(self, batch: Batch) -> Past:
-        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there.
-
-        Raises `SteerlabError` where the engine keeps none.
-        """
-        self.check_cache()
+        """Keys and values of the batch's tokens, from which `forward` goes on. Raises `SteerlabError` where the engine keeps none."""
+        check_cache(self.engine, self.keeps_cache)
         with self._alone():
             return Past.read(self.hf, batch.to(self.device))
 
@@ -291,9 +279,8 @@ class TracedModel:
             raise SteerlabError(f"the plan has {plan.n_rows} rows, but the batch has {len(batch)}: give as many.")
         self.check_sites(plan.sites)
         switch = None if self.adapter is None else partial(self.adapter.switch, side.adapter)
-        return Stream(
-            self.hf, batch, room, rows=side.rows, plan=plan, same=side.same, switch=switch, weights=side.adapter
-        )
+        own = {"rows": side.rows, "plan": plan, "same": side.same, "switch": switch, "weights": side.adapter}
+        return Stream(self.hf, batch, room, **own)
 
     def run_traced(self, loop: DecodeLoop, streams: Sequence[Stream], run: Callable[[], Decoded]) -> Decoded:
         """`run()` with the plans of this model's streams at work, and its adapter as before when it is over."""

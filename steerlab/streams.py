@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 from steerlab.attention import grouped
 from steerlab.batch import Batch
+from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, TokenContext
 
 
@@ -108,6 +109,14 @@ class Past:
             "input_ids": batch.input_ids, "attention_mask": mask, "position_ids": place, "past_key_values": cache,
             "use_cache": True,
         }  # fmt: skip
+
+
+def check_cache(engine: str, keeps: bool) -> None:
+    """Raise `SteerlabError` unless the engine keeps keys and values that a forward can go on from."""
+    if not keeps:
+        raise SteerlabError(
+            f"engine {engine!r} keeps no keys and values to go on from: read whole texts, or use engine 'local'."
+        )
 
 
 def shareable(config: Any) -> bool:

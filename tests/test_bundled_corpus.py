@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from steerlab import data, tasks
 from steerlab.bundled import corpus
-from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, LANGUAGES, USER, DocumentStream, Mixture, Passage, pack
+from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, LANGUAGES, USER, DocumentStream, Mixture, Passage
+from steerlab.bundled.packing import pack
 
 Document = tuple[list[int], int]
 

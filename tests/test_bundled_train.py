@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from steerlab.bundled import corpus
+from steerlab.bundled import corpus, packing
 from steerlab.bundled.prepare import write_tokenizer
 from steerlab.bundled.train import TrainConfig, bits_per_byte, fit, loss_of, model_config, positions, rate, visible
 from steerlab.generation import Request, Settings, generate
@@ -145,7 +145,7 @@ def _prepared(folder: Path) -> None:
             for own in ids:
                 yield [corpus.BOS, *own, corpus.EOS], 1
 
-    packed = corpus.pack(stream(), SMALL.rows, SMALL.length, window=40)
+    packed = packing.pack(stream(), SMALL.rows, SMALL.length, window=40)
     np.save(folder / "batches.npy", np.stack([next(packed) for _ in range(10)]).astype(np.int16))
     held = {"ids": {"en": [[corpus.BOS, *own, corpus.EOS] for own in ids]}, "bytes": {"en": sum(map(len, ids))}}
     (folder / "heldout.json").write_text(json.dumps(held))

@@ -29,16 +29,8 @@ from tests.tiny import CORE, hf_model, tokenizer
 
 ASK = "Write: "
 SMALL = ExpertConfig(
-    rank=4,
-    alpha=8,
-    learning_rate=1e-2,
-    batch_size=8,
-    steps=24,
-    evaluate_every=6,
-    max_length=48,
-    dropout=0.1,
-    patience=0,
-)
+    rank=4, alpha=8, learning_rate=1e-2, batch_size=8, steps=24, evaluate_every=6, max_length=48, dropout=0.1, patience=0
+)  # fmt: skip
 
 
 def planted(n: int, first: int = 0) -> list[Pair]:
@@ -294,8 +286,7 @@ def test_changed_weights_and_foreign_folders_are_refused(trained: Expert, tmp_pa
 
 def test_a_changed_number_is_noticed_and_a_record_of_the_first_layout_is_read(trained: Expert, tmp_path: Path):
     """The first layout had no checksum of itself, of the samples and of the card."""
-    place = tmp_path / "expert"
-    shutil.copytree(trained.folder, place)
+    place = shutil.copytree(trained.folder, tmp_path / "expert")
     assert read_expert(place).record == trained.record and trained.record["schema"] == 2
     (place / RECORD).write_bytes(pretty({**trained.record, "steps": 10_000}))
     with pytest.raises(SteerlabError, match=f"{RECORD} was changed after it was written: delete {RECORD} and train"):

@@ -34,8 +34,12 @@ SEEDING = {
     "transformers.set_seed",
 }
 SEEDS_FOR_ITSELF = {"bundled.train"}  # a script, not a library: it alone decides about its process
-# Who alone writes files of torch.save, for programs that read nothing else: mappings of tensors, which load as weights only.
-WRITES_TORCH_FILES = {"steerlab/interop/torch_file.py"}
+# Who alone writes files of torch.save, for programs that read nothing else: mappings of tensors, which load as weights only. Tests
+# that hand odd ones to the reader make them.
+WRITES_TORCH_FILES = {
+    "steerlab/interop/torch_file.py",
+    *(f"tests/{name}.py" for name in ("fuzz_commands", "fuzz_vectors", "test_found_in_vectors", "test_hostile_paths")),
+}
 MAX_FILE, MAX_FUNCTION = 300, 60
 # An absolute path of somebody's machine, not part of an address or of a longer path.
 MACHINE_PATH = re.compile(r"(?<![\w.~:/$}*-])/(?:home|Users|root|work|workspace|mnt|opt|srv|scratch)/[\w.-]+")

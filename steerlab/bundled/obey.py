@@ -20,8 +20,9 @@ from tokenizers import Tokenizer
 
 from steerlab.bundled import corpus, prepare, train
 from steerlab.bundled.config import TrainConfig
-from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, USER, Document, DocumentStream, Mixture, Passage
+from steerlab.bundled.corpus import ASSISTANT, BOS, EOS, USER, DocumentStream, Mixture, Passage
 from steerlab.bundled.lessons import PAIRS, Lesson, Shares, ask, copied, lessons
+from steerlab.bundled.packing import Document
 from steerlab.following.prompts import cut
 from steerlab.following.simple import place_of
 from steerlab.loading import bundled_path

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from steerlab.bundled import corpus
+from steerlab.bundled import corpus, packing
 from steerlab.bundled.config import TrainConfig
 
 CHAT_TEMPLATE = (
@@ -45,7 +45,7 @@ def write_batches(stream: Iterator[corpus.Document], packed: Path, tokens: int, 
         packed / "batches.npy", mode="w+", dtype=np.int16, shape=(n, 3, c.rows, c.length)
     )
     targets = filled = 0
-    for i, batch in zip(range(n), corpus.pack(stream, c.rows, c.length), strict=False):
+    for i, batch in zip(range(n), packing.pack(stream, c.rows, c.length), strict=False):
         batches[i] = batch
         filled += int((batch[1] > 0).sum())
         targets += int((batch[2] > 0).sum())

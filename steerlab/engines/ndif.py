@@ -27,7 +27,7 @@ from steerlab.engines.rows import cut_rows, greedy_only, settings_of
 from steerlab.errors import SteerlabError
 from steerlab.model import Edit, Reading, Side, TracedModel, Visit
 from steerlab.steering import CompiledPlan, Plan, TokenContext
-from steerlab.streams import Past
+from steerlab.streams import Past, check_cache
 from steerlab.types import Site
 
 KEY = "NDIF_API_KEY"
@@ -113,7 +113,7 @@ class RemoteModel(TracedModel):
         Raises `SteerlabError` as that does, for an edit that would carry more than that, and where the service refuses.
         """
         if past is not None:
-            self.check_cache()
+            check_cache(self.engine, self.keeps_cache)
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         places = [self._place(site, edits.get(site), site in read) for site in self.layout.order([*read, *edits])]

@@ -24,7 +24,7 @@ from steerlab.engines.vllm_start import sampling
 from steerlab.errors import SteerlabError
 from steerlab.model import Edit, Reading, Side, TracedModel, Visit
 from steerlab.steering import CompiledPlan, Plan, TokenContext
-from steerlab.streams import Past
+from steerlab.streams import Past, check_cache
 from steerlab.types import Site
 
 KEPT = 64  # sets of interventions that stay installed between batches
@@ -88,7 +88,7 @@ class VLLMModel(TracedModel):
         because a row is alone here and a function may want the whole batch.
         """
         if past is not None:
-            self.check_cache()
+            check_cache(self.engine, self.keeps_cache)
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         if logits:
