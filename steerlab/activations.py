@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,25 +15,39 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlab.capture import Selection, all_layers, choice, passes, select
+from steerlab.capture import Selection, all_layers, choice, read_texts, select
+from steerlab.disk import sync_folder
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
+from steerlab.records import from_json
+from steerlab.schema import upgraded
 from steerlab.types import ALL, Positions, Site
 
 Pooling = Literal["mean", "last", "tokens"]
 FileType = Literal["float32", "float16"]
+SCHEMA = 1
+STEPS = {0: lambda facts: {**facts, "sha256": ""}}  # layout 0 had neither a number nor a checksum
+_STRETCH = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
 class Activations:
     """Activations on disk, memory-mapped: `values[i]` is (k d) for pooled texts; for pooling "tokens" rows
-    `offsets[i]:offsets[i+1]` are text i.
+    `offsets[i]:offsets[i+1]` are text i. `sha256` is that of the values, "" in files that were written without it.
     """
 
     path: Path
     sites: tuple[Site, ...]
     offsets: np.ndarray
     values: np.ndarray
+    sha256: str = ""
+
+    def verify(self) -> None:
+        """Read all values once. Raises `SteerlabError` where they are not what was written."""
+        if self.sha256 and _digest(self.values) != self.sha256:
+            raise SteerlabError(
+                f"the activations in {self.path} were changed after they were written: capture them again."
+            )
 
     def site(self, site: Site) -> np.ndarray:
         """(n d) at one site, still mapped from disk."""
@@ -40,21 +55,41 @@ class Activations:
 
     @staticmethod
     def open(path: str | Path) -> Activations:
-        """Map a file written by `capture_activations`. Raises `SteerlabError` when it is not one."""
+        """Map a file written by `capture_activations`; `verify` tells whether its values are as they were.
+
+        Raises `SteerlabError` when it is not one, or of a newer layout.
+        """
         path = Path(path)
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
-                header: Any = json.loads(file.read(size)) if 0 < size < 100_000_000 else None
-            facts = json.loads(header["__metadata__"]["steerlab"])
+                header: Any = from_json(file.read(size)) if 0 < size < 100_000_000 else None
+            facts = from_json(header["__metadata__"]["steerlab"])
+            if not isinstance(facts, dict):
+                raise TypeError("its record is no object")
+            facts = upgraded(path, "file of activations", facts, facts.get("schema", 0), SCHEMA, STEPS)
             entry = header["activations"]
             start, stop = entry["data_offsets"]
             dtype = {"F32": np.float32, "F16": np.float16}[entry["dtype"]]
             if path.stat().st_size != 8 + size + stop:
                 raise ValueError("its size is not what its header says")
             values = np.memmap(path, dtype=dtype, mode="r", offset=8 + size + start, shape=tuple(entry["shape"]))
-            return Activations(path, tuple(Site(*s) for s in facts["sites"]), np.asarray(facts["offsets"]), values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            sites, offsets = tuple(Site(*s) for s in facts["sites"]), np.asarray(facts["offsets"])
+            whole = (
+                values.ndim == 3 and len(sites) == values.shape[1] and offsets.ndim == 1 and offsets.dtype.kind == "i"
+            )
+            if not (
+                whole
+                and offsets.size
+                and offsets[0] == 0
+                and offsets[-1] == len(values)
+                and (np.diff(offsets) >= 0).all()
+            ):
+                raise ValueError("its sites and offsets do not fit its values")
+            return Activations(path, sites, offsets, values, facts["sha256"])
+        except SteerlabError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise SteerlabError(f"{path} is not a readable activations file ({error}): capture it again.") from error
 
 
@@ -101,20 +136,18 @@ def capture_activations(
     }
 
     def fill(values: np.ndarray) -> None:
-        for members, batch, mask in passes(model, picked, token_budget, progress, "activations"):
+        def keep(site: Site, h: Tensor, members: Sequence[int], mask: Tensor) -> None:
+            k = chosen.index(site)
+            for r, i in enumerate(members):
+                rows = _pooled(h[r][mask[r]].float(), pooling).cpu().numpy()
+                if not (np.abs(rows) <= np.finfo(dtype).max).all():  # NaN fails too
+                    raise SteerlabError(
+                        f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
+                        f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
+                    )
+                values[offsets[i] : offsets[i + 1], k] = rows
 
-            def keep(site: Site, h: Tensor, members: list[int] = members, mask: Tensor = mask) -> None:
-                k = chosen.index(site)
-                for r, i in enumerate(members):
-                    rows = _pooled(h[r][mask[r]].float(), pooling).cpu().numpy()
-                    if not (np.abs(rows) <= np.finfo(dtype).max).all():  # NaN fails too
-                        raise SteerlabError(
-                            f"an activation at {site.stream} of layer {site.layer} is NaN or too large for {dtype}: store float32, "
-                            f"or run the model in float32 or bfloat16. The text is {texts[i][:60]!r}."
-                        )
-                    values[offsets[i] : offsets[i + 1], k] = rows
-
-            model.forward(batch, read=chosen, visit=keep)
+        read_texts(model, picked, chosen, keep, token_budget, progress, "activations")
 
     write_mapped(Path(path), (int(offsets[-1]), len(chosen), model.d_model), dtype, record, fill)
     return Activations.open(path)
@@ -136,6 +169,14 @@ def _pooled(rows: Float[Tensor, "n d"], pooling: Pooling) -> Float[Tensor, "m d"
     return {"mean": rows.mean(0, keepdim=True), "last": rows[-1:], "tokens": rows}[pooling]
 
 
+def _digest(values: np.ndarray) -> str:
+    """SHA-256 of the values, a stretch of rows at a time."""
+    found, rows = hashlib.sha256(), max(1, _STRETCH // max(1, values[:1].nbytes))
+    for at in range(0, len(values), rows):
+        found.update(np.ascontiguousarray(values[at : at + rows]).data)
+    return found.hexdigest()
+
+
 def write_mapped(
     path: Path,
     shape: tuple[int, ...],
@@ -146,13 +187,14 @@ def write_mapped(
     """Write one safetensors file with the tensor "activations" through a memory map, then rename it into place."""
     code, item = {"float32": ("F32", 4), "float16": ("F16", 2)}[dtype]
     size = int(np.prod(shape)) * item
-    header = json.dumps(
-        {
-            "__metadata__": {"steerlab": json.dumps(dict(record))},
-            "activations": {"dtype": code, "shape": list(shape), "data_offsets": [0, size]},
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
+    tensor = {"dtype": code, "shape": list(shape), "data_offsets": [0, size]}
+
+    def head(sha256: str) -> bytes:
+        facts = json.dumps({**record, "schema": SCHEMA, "sha256": sha256})
+        made = json.dumps({"__metadata__": {"steerlab": facts}, "activations": tensor}).encode()
+        return made + b" " * (-len(made) % 8)
+
+    header = head("0" * 64)  # as long as the one with the checksum, which takes its place at the end
     temporary = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +208,13 @@ def write_mapped(
         values = np.memmap(temporary, dtype=dtype, mode="r+", offset=8 + len(header), shape=shape)
         fill(values)
         values.flush()
+        with temporary.open("r+b") as file:
+            file.seek(8)
+            file.write(head(_digest(values)))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         raise SteerlabError(
             f"{path} could not be written ({error.strerror}): choose a folder you may write to, with enough space."

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.errors import SteerlabError
+from steerlab.halving import Halving
 from steerlab.model import TracedModel
 from steerlab.moments import Moments, MomentsAccumulator
 from steerlab.provenance import Provenance
@@ -97,6 +98,33 @@ def passes(
             bar.update(sum(lengths[i] for i in members))
 
 
+Look = Callable[[Site, Tensor, Sequence[int], Tensor], None]
+
+
+def read_texts(
+    model: TracedModel,
+    picked: Selection,
+    sites: Sequence[Site],
+    look: Look,
+    token_budget: int,
+    progress: bool,
+    what: str,
+) -> None:
+    """Every text forward once: `look` is told each site in order, its activations (b s d), which texts they are and their mask (b s).
+
+    A batch that does not fit in memory is read again in halves, so `look` may be told sites it has seen.
+    """
+    memory = Halving("texts")
+    for members, whole, whole_mask in passes(model, picked, token_budget, progress, what):
+
+        def read(some: list[int], all: list[int] = members, given: tuple[Batch, Tensor] = (whole, whole_mask)) -> None:
+            batch, mask = given if some == all else (part.to(model.device) for part in picked.batch(some, model.pad_id))
+            if bool(mask.any()):
+                model.forward(batch, read=sites, visit=lambda site, h: look(site, h, some, mask))
+
+        memory.run(members, read)
+
+
 def capture_moments(
     model: TracedModel,
     texts: Sequence[str],
@@ -127,20 +155,22 @@ def capture_moments(
     picked = select(model, texts, positions, chat, skip_bos, max_tokens)
     total = MomentsAccumulator(chosen, model.d_model, covariance, model.device)
     index = {site: k for k, site in enumerate(chosen)}
-    for members, batch, mask in passes(model, picked, token_budget, progress, "capture"):
-        if not bool(mask.any()):
-            continue
+    seen: dict[int, int] = {}  # the last site at which a text of the batch counts already
+
+    def add(site: Site, h: Tensor, members: Sequence[int], mask: Tensor) -> None:
+        if members[0] not in seen:
+            seen.clear()
+        if order[site] <= seen.get(members[0], -1):  # counted by a pass that then ran out of memory
+            return
         share = (1.0 / mask.sum(1).clamp(min=1))[:, None].expand_as(mask)[mask] if weighting == "text" else None
+        try:
+            total.update(index[site], h[mask], share)
+        except SteerlabError as error:
+            raise SteerlabError(f"{error} The text is {_unsound(texts, members, h, mask)[:60]!r}.") from error
+        seen.update(dict.fromkeys(members, order[site]))
 
-        def add(
-            site: Site, h: Tensor, members: Sequence[int] = members, mask: Tensor = mask, share: Tensor | None = share
-        ) -> None:
-            try:
-                total.update(index[site], h[mask], share)
-            except SteerlabError as error:
-                raise SteerlabError(f"{error} The text is {_unsound(texts, members, h, mask)[:60]!r}.") from error
-
-        model.forward(batch, read=chosen, visit=add)
+    order = {site: place for place, site in enumerate(model.layout.order(chosen))}
+    read_texts(model, picked, chosen, add, token_budget, progress, "capture")
     return total.result()
 
 

@@ -37,10 +37,16 @@ class Choice:
         object.__setattr__(self, "strength", float(self.strength))
         object.__setattr__(self, "target", float(self.target))
         object.__setattr__(self, "cap", None if self.cap is None else float(self.cap))
-        if not self.layers or not (math.isfinite(self.strength) and math.isfinite(self.target)):
+        numbers = (
+            self.strength,
+            self.target,
+            *(() if self.gate is None else self.gate[:1]),
+            *(() if self.cap is None else (self.cap,)),
+        )
+        if not self.layers or not all(math.isfinite(number) for number in numbers):
             raise SteerlabError(
-                f"a choice of layers {self.layers}, strength {self.strength} and target {self.target} was given: "
-                "name at least one layer, and finite numbers."
+                f"a choice of layers {self.layers}, strength {self.strength}, target {self.target}, cap {self.cap} and gate "
+                f"{self.gate} was given: name at least one layer, and finite numbers."
             )
         Positions.parse(self.positions)
 

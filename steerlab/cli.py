@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,6 +244,10 @@ def main() -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if isinstance(
+        sys.stdout, TextIOWrapper
+    ):  # a file's name need not be UTF-8, and not every terminal knows every letter
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="steerlab", standalone_mode=False)
         if code == 130:  # typer's word for an interruption
@@ -250,6 +255,10 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except SteerlabError as error:
         print(f"steerlab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # what no command expects of a path: a name too long, a folder that may not be looked into
+        named = f"{str(error.filename)!r}" if error.filename else "a file or folder"
+        print(f"steerlab: {named} cannot be used ({error.strerror or error}): give another path.", file=sys.stderr)
         sys.exit(2)
     except typer.Exit as error:
         sys.exit(error.exit_code)
@@ -259,6 +268,14 @@ def main() -> None:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "steerlab"
             print(f"steerlab: {message.rstrip('.')} (see `{command} --help`).", file=sys.stderr)
+        sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        from steerlab.halving import first_line, is_out_of_memory  # torch is there already where it ran out of memory
+
+        if not is_out_of_memory(error):
+            raise
+        advice = "give smaller batches, a smaller dtype, or another device"
+        print(f"steerlab: out of memory ({first_line(error)}): {advice}.", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("steerlab: interrupted; the same command continues where it stopped.", file=sys.stderr)

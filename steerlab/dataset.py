@@ -21,13 +21,15 @@ from steerlab.errors import SteerlabError
 from steerlab.evaluation.language import identify
 from steerlab.evaluation.splits import held_out
 from steerlab.interop.hub import upload
-from steerlab.records import config_key, pretty, read_object
+from steerlab.records import config_key, pretty, read_object, understood
+from steerlab.schema import upgraded
 from steerlab.steering_text import described
 from steerlab.store import CONFIG, SAMPLES, read_config, read_rows
 from steerlab.tasks import TASKS, check_label
 
 COLUMNS = ("language", "task", "label", "text")
 RECORD, CARD = "steerlab.json", "README.md"
+SCHEMA = 1
 NAME = re.compile(r"\w[\w.+-]*")
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -71,7 +73,10 @@ def read_samples(where: Path) -> tuple[list[dict[str, Any]], Origin]:
     if not rows:
         raise SteerlabError(f"{where} has no samples: write some with `steerlab synthesize`.")
     for number, row in enumerate(rows, start=1):
-        missing = [name for name in COLUMNS if not isinstance(row.get(name), str) or not row[name].strip()]
+        row.setdefault("condition", "all")
+        missing = [
+            name for name in (*COLUMNS, "condition") if not isinstance(row.get(name), str) or not row[name].strip()
+        ]
         if missing:
             raise SteerlabError(
                 f"row {number} of {where} has no text as {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}."
@@ -81,10 +86,11 @@ def read_samples(where: Path) -> tuple[list[dict[str, Any]], Origin]:
                 check_label(TASKS[row["task"]], row["label"])
             except SteerlabError as error:
                 raise SteerlabError(f"row {number} of {where}: {error}") from error
-        row.setdefault("condition", "all")
     config = read_config(where) if where.is_dir() and (where / CONFIG).is_file() else {}
-    metrics = read_object(where / "metrics.json").get("metrics", []) if (where / "metrics.json").is_file() else []
-    return rows, Origin(config, tuple(metrics), fingerprint(file)["sha256"])
+    measured = where / "metrics.json"
+    with understood(measured):
+        metrics = tuple(dict(row) for row in read_object(measured).get("metrics", [])) if measured.is_file() else ()
+    return rows, Origin(config, metrics, fingerprint(file)["sha256"])
 
 
 def choose(rows: Sequence[Mapping[str, Any]], choice: Choice) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -133,6 +139,20 @@ def configurations(rows: Sequence[Mapping[str, Any]], choice: Choice) -> dict[st
     return found
 
 
+def described_parts(
+    rows: Sequence[Mapping[str, Any]], origin: Origin, choice: Choice, licence: str, name: str, where: Path
+) -> tuple[dict[str, dict[str, Dataset]], dict[str, dict[str, int]], dict[str, int], str]:
+    """The chosen rows as configurations with their counts, what was left out, and the card. Raises `SteerlabError` also where what the
+    run recorded of itself, in `where`, is not as it was written.
+    """
+    kept, dropped = choose(rows, choice)
+    name = name.encode("utf-8", "replace").decode()  # it may be that of a file, which need not be UTF-8
+    with understood(where):
+        parts = configurations(kept, choice)
+        counts = {config: {split: len(one) for split, one in own.items()} for config, own in parts.items()}
+        return parts, counts, dropped, card(origin, kept, counts, dropped, asdict(choice), licence, name)
+
+
 def export(where: Path, out: Path, choice: Choice, licence: str = "", name: str = "", force: bool = False) -> Exported:
     """Write the data set to the folder `out`: a parquet file per configuration and split, the card, and a record of what it came from.
 
@@ -144,10 +164,7 @@ def export(where: Path, out: Path, choice: Choice, licence: str = "", name: str 
             f"licence {licence!r} is no licence as the hub spells them: give cc-by-4.0, apache-2.0, other, say."
         )
     rows, origin = read_samples(where)
-    rows, dropped = choose(rows, choice)
-    parts = configurations(rows, choice)
-    counts = {config: {split: len(one) for split, one in splits.items()} for config, splits in parts.items()}
-    text = card(origin, rows, counts, dropped, asdict(choice), licence, name or where.stem)
+    parts, counts, dropped, text = described_parts(rows, origin, choice, licence, name or where.stem, where)
     key = config_key({"samples": origin.sha256, "choice": asdict(choice), "card": text})
     out = Path(os.path.abspath(out.expanduser()))
     stage, old = (out.with_name(f".{out.name}.{end}") for end in ("new", "old"))
@@ -242,7 +259,7 @@ def _write(stage: Path, parts: Mapping[str, Mapping[str, Dataset]], text: str, r
     files = {
         path.relative_to(stage).as_posix(): fingerprint(path) for path in sorted(stage.rglob("*")) if path.is_file()
     }
-    replace(stage / RECORD, pretty({"schema": 1, **record, "files": files}))
+    replace(stage / RECORD, pretty({"schema": SCHEMA, **record, "files": files}))
 
 
 def _may_replace(out: Path, key: str, force: bool) -> None:
@@ -258,4 +275,5 @@ def _record(folder: Path) -> dict[str, Any]:
         raise SteerlabError(
             f"{folder} is no data set that was exported here ({RECORD} is missing): give another folder."
         )
-    return read_object(folder / RECORD)
+    record = read_object(folder / RECORD)
+    return upgraded(folder / RECORD, "data set", record, record.get("schema"), SCHEMA)

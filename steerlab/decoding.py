@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlab.joint import Joint, together
 from steerlab.streams import Stream
 
 # (rows (b,) of the original batch, tokens so far (b t) prompt included, logits (b v), step) -> next token (b)
@@ -46,8 +47,9 @@ class Decoded:
 class DecodeLoop:
     """One run of the loop: the main stream, and side streams whose logits `mix` takes into account (guidance).
 
-    Rows that have finished leave all streams once at least a quarter of the rows is done, so the tail is not paid for.
-    `current` is the stream whose forward runs. `watch` sees every token of the main stream and may weaken its rows' steering.
+    Rows that have finished leave all streams once at least a quarter of the rows is done, so the tail is not paid for. Streams of
+    the same weights advance in one forward once each has read its context. `current` is the stream whose forward runs. `watch`
+    sees every token of the main stream and may weaken its rows' steering.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class DecodeLoop:
     ) -> None:
         self.main, self.sides, self.mix, self.watch = main, tuple(sides), mix, watch
         self.pick, self.finished, self.max_new_tokens, self.retire = pick, finished, max_new_tokens, retire
-        self.current = main
+        self.current: Stream | Joint = main
+        self.readers: list[Stream | Joint] = [main, *self.sides]
         n, device = len(main), main.everyone.device
         self.tokens = torch.zeros((n, max_new_tokens), dtype=torch.int64, device=device)
         self.lengths = torch.zeros(n, dtype=torch.int64, device=device)
@@ -74,10 +77,10 @@ class DecodeLoop:
         """Decode until every row has finished or `max_new_tokens` is reached."""
         main, history = self.main, self.main.batch.input_ids
         for step in range(self.max_new_tokens):
-            logits = self._read(main)
-            rows = main.rows
+            found = self._read_all()
+            rows, logits = main.rows, found[main]
             if self.mix is not None:
-                others = [(side.rows, self._read(side)) if len(side) else None for side in self.sides]
+                others = [(side.rows, found[side]) if len(side) else None for side in self.sides]
                 logits = self.mix(rows, logits, others, step)
             self.steps, self.row_steps = step + 1, self.row_steps + len(rows)
             chosen = self.pick(rows, history, logits, step)
@@ -88,6 +91,8 @@ class DecodeLoop:
                 main.weaken(share)
             if bool(done.all()) or step + 1 == self.max_new_tokens:
                 break
+            if step == 0 and self.sides:
+                self.readers = together((main, *self.sides))
             history = torch.cat([history, chosen[:, None]], dim=1)
             everywhere = chosen.new_zeros(len(self.ended)).index_copy_(0, rows, chosen)
             for stream in (main, *self.sides):
@@ -97,6 +102,17 @@ class DecodeLoop:
                 for stream in (main, *self.sides):
                     stream.keep((~self.ended[stream.rows]).nonzero()[:, 0])
         return Decoded(self.tokens[:, : max(self.steps, 1)], self.lengths, self.ended, self.steps, self.row_steps)
+
+    def _read_all(self) -> dict[Stream, Float[Tensor, "b v"]]:
+        """The logits of every stream that has rows left."""
+        found: dict[Stream, Tensor] = {}
+        for reader in self.readers:
+            if isinstance(reader, Joint):
+                self.current = reader
+                found.update(zip(reader.streams, reader.read(), strict=True))
+            elif len(reader):
+                found[reader] = self._read(reader)
+        return found
 
     def _read(self, stream: Stream) -> Float[Tensor, "b v"]:
         self.current = stream

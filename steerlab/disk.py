@@ -36,12 +36,13 @@ def append_at(path: Path, at: int, data: bytes) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Put `data` in place of the file's content: a reader, and a kill or power cut, sees the old content or the
-    new, never a part.
+    new, never a part. Processes that do so at once take turns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.tmp")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    file = _own(part)
     try:
+        os.ftruncate(file, 0)
         _write(file, data)
         os.replace(part, path)
     except BaseException:
@@ -51,6 +52,21 @@ def replace(path: Path, data: bytes) -> None:
     finally:
         os.close(file)
     sync_folder(path.parent)
+
+
+def _own(part: Path) -> int:
+    """The file that is going to replace another, for this process alone until it is closed."""
+    while True:
+        file = os.open(part, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(part)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # another process has put it in place meanwhile
 
 
 def _write(file: int, data: bytes) -> None:
@@ -96,6 +112,13 @@ def take_lock(path: Path) -> int:
     return lock
 
 
+def inside(name: object) -> bool:
+    """Whether a name stands for a file below a folder: a plain relative path, no part of it hidden or `..`, all of it printable."""
+    if not isinstance(name, str) or not name.isprintable() or Path(name).is_absolute():
+        return False
+    return bool(Path(name).parts) and not any(part.startswith(".") for part in Path(name).parts)
+
+
 @contextmanager
 def told(path: Path) -> Iterator[None]:
     """Turn what the operating system says about `path` into a `SteerlabError` of one sentence."""
@@ -113,3 +136,8 @@ def told(path: Path) -> Iterator[None]:
                 f"{path} cannot be used ({error.strerror}): repair that and repeat the command, the rest is intact."
             )
         raise SteerlabError(message) from error
+    except ValueError as error:  # a name that the system cannot spell
+        unspelt = "null byte" in str(error) or "empty name" in str(error) or isinstance(error, UnicodeEncodeError)
+        if isinstance(error, SteerlabError) or not unspelt:
+            raise
+        raise SteerlabError(f"{str(path)!r} can be no path ({error}): give another name.") from error

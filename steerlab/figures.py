@@ -4,6 +4,7 @@ it was drawn from.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram, leaves_list
 
-from steerlab.disk import told
+from steerlab.disk import replace, told
+from steerlab.records import encode_text
 
 # Okabe and Ito's colours: told apart under every common colour blindness, and in grey by order of lightness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -211,20 +213,23 @@ def save(figure: Figure, table: pd.DataFrame, folder: Path, name: str, record: M
     paths = [folder / f"{name}.{ending}" for ending in ("csv", "json")]
     settings = json.dumps(dict(record), indent=2, ensure_ascii=False, default=str) + "\n"
     images = write_images(figure, folder, name)
+    rows = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     with told(folder):
-        table.to_csv(paths[0], index=False, float_format="%.6g", lineterminator="\n")
-        paths[1].write_text(settings, encoding="utf-8")
+        for path, text in zip(paths, (rows, settings), strict=True):
+            replace(path, encode_text(text))
     return [*images, *paths]
 
 
 def write_images(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf to `folder`; return the paths. Closes the figure. Raises as `save` does."""
-    paths = [folder / f"{name}.{ending}" for ending in ("png", "pdf")]
+    facts = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    paths = [folder / f"{name}.{ending}" for ending in facts]
     try:
         with told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(paths[0], metadata={"Software": None})
-            figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+            for path, (ending, own) in zip(paths, facts.items(), strict=True):
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format=ending, metadata=own)
+                replace(path, drawn.getvalue())
     finally:
         plt.close(figure)
     return paths

@@ -1,6 +1,4 @@
-"""Batched steered generation: requests in, samples out, each sample a function of its own key and not of its
-neighbours.
-"""
+"""Batched steered generation: requests in, samples out, each a function of its own key and not of its neighbours."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from steerlab.backoff import BackOff, Lowered
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.errors import SteerlabError
 from steerlab.guided import Asked, Guided, check_vocabulary, streams_of, watched
+from steerlab.halving import Halving
 from steerlab.model import TracedModel
 from steerlab.sampling import greedy, nucleus, row_key, sample
 from steerlab.steering import Intervention, Plan
@@ -218,23 +218,22 @@ def generate_batches(
     base: TracedModel | None = None,
 ) -> Iterator[tuple[int, list[int], list[Sample]]]:
     """Yield (batch number, request numbers, samples) batch by batch; batches in `skip` (done in an earlier run)
-    are left out. `order`: which batches, asked for one by one (none given: all, in order).
+    are left out. `order`: which batches, asked for one by one (none given: all, in order). What does not fit in memory is halved.
     """
     if not requests:
         return
     rows, batches = plan_requests(model, requests, batch_rows)
     if base is not None:
         check_vocabulary(model, base)
-    stopper = Stopper(model, settings.stop)
     count = counter if counter is not None else Progress()
+    stopper, memory = Stopper(model, settings.stop), Halving("texts")
+    write = partial(_written, model, requests, rows, settings, stopper, base)
     with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
         for number in range(len(batches)) if order is None else order:
             members = batches[number]
             if number not in skip:
                 began = time.perf_counter()
-                samples = _one_batch(
-                    model, [requests[i] for i in members], [rows[i] for i in members], settings, stopper, base
-                )
+                samples = [sample for part in memory.run(members, write) for sample in part]
                 count.seconds += time.perf_counter() - began
                 count.tokens += sum(len(s.tokens) for s in samples)
                 count.batches += 1
@@ -243,14 +242,16 @@ def generate_batches(
             bar.update(len(members))
 
 
-def _one_batch(
+def _written(
     model: TracedModel,
-    requests: Sequence[Request],
-    rows: Sequence[Sequence[int]],
+    every: Sequence[Request],
+    token_rows: Sequence[Sequence[int]],
     settings: Settings,
     stopper: Stopper,
-    base: TracedModel | None = None,
+    base: TracedModel | None,
+    members: Sequence[int],
 ) -> list[Sample]:
+    requests, rows = [every[i] for i in members], [token_rows[i] for i in members]
     batch = left_pad(rows, model.pad_id).to(model.device)
     keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)
     picker = Picker(settings, processors(settings), keys, batch)
@@ -269,9 +270,8 @@ def _one_batch(
     )  # fmt: skip
     samples = []
     for i, row in enumerate(rows):
-        tokens = out.row(i)
+        tokens, lowered = out.row(i), () if watcher is None else tuple(watcher.lowered[i])
         text = cut(model.decode_text(tokens), settings.stop)
-        lowered = () if watcher is None else tuple(watcher.lowered[i])
         samples.append(Sample(text, tuple(tokens), bool(out.ended[i]), len(row), lowered))
     return samples
 

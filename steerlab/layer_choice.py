@@ -25,6 +25,7 @@ from steerlab import lens, probes
 from steerlab.bridge import Readout
 from steerlab.capture import all_layers, passes, select
 from steerlab.errors import SteerlabError
+from steerlab.halving import Halving
 from steerlab.model import TracedModel
 from steerlab.pieces import count_tokens, typical_tokens
 from steerlab.reliability import TextMeans, language_halves, split_half
@@ -67,34 +68,47 @@ def read_streams(
 ) -> TextReading:
     """The sites (`resid_post` of every block unless given) at `per_text` tokens of each text, evenly spread over it (all
     where it has fewer), and the means over all its tokens, in one pass. BOS is left out.
+
+    Raises `SteerlabError` for an activation that is NaN or infinite, naming layer and text.
     """
     flat = [(row, i, text) for row, own in enumerate(texts.values()) for i, text in enumerate(own)]
     picked = select(model, [text for *_, text in flat], ALL, False, True, model.context_length)
     sites = all_layers(model) if sites is None else tuple(sites)
     mean, size = np.zeros((len(flat), len(sites), model.d_model), dtype=np.float32), np.zeros(len(flat))
     streams, where, ids, norm = [], [], [], torch.zeros(len(sites), dtype=torch.float64)
-    for members, batch, mask in passes(model, picked, 4096, False, "texts"):
-        real = mask.cpu()
+
+    def read(members: list[int]) -> None:
+        batch, mask = (one.to(model.device) for one in picked.batch(members, model.pad_id))
+        real, norms = mask.cpu(), torch.zeros_like(norm)
         spots = [_spread(own, per_text) for own in real]
         row = torch.cat([torch.full_like(own, r) for r, own in enumerate(spots)])
         column, part = torch.cat(spots), torch.zeros(len(row), len(sites), model.d_model)
         count = real.sum(1)
 
-        def keep(
-            site: Site, h: Tensor, members: list[int] = members, part: Tensor = part,
-            at: tuple[Tensor, ...] = (row, column, real, count),
-        ) -> None:  # fmt: skip
+        def keep(site: Site, h: Tensor) -> None:
             h = h.float().cpu()
-            part[:, sites.index(site)] = h[at[0], at[1]]
-            norm[sites.index(site)] += h.norm(dim=-1)[at[2]].sum()
-            total = torch.where(at[2][..., None], h, 0.0).sum(1)
-            mean[members, sites.index(site)] = (total / at[3].clamp(min=1)[:, None]).numpy()
+            bad = (real & ~h.isfinite().all(-1)).any(1)
+            if bool(bad.any()):
+                text = flat[members[int(bad.int().argmax())]][2]
+                raise SteerlabError(
+                    f"an activation at {site.stream} of layer {site.layer} is NaN or infinite for the text {text[:60]!r}: run the model "
+                    "in float32 or bfloat16."
+                )
+            part[:, sites.index(site)] = h[row, column]
+            norms[sites.index(site)] = h.norm(dim=-1)[real].sum()
+            total = torch.where(real[..., None], h, 0.0).sum(1)
+            mean[members, sites.index(site)] = (total / count.clamp(min=1)[:, None]).numpy()
 
         model.forward(batch, read=sites, visit=keep)
         size[members] = count.numpy()
+        norm.add_(norms)
         streams.append(part)
         ids.append(batch.input_ids.cpu()[row, column])
-        where += [flat[members[r]][:2] for r in row.tolist()]
+        where.extend(flat[members[r]][:2] for r in row.tolist())
+
+    memory = Halving("texts")
+    for members, *_ in passes(model, picked, 4096, False, "texts"):
+        memory.run(members, read)
     whole, starts = TextMeans(sites, mean, size), np.cumsum([0, *(len(own) for own in texts.values())])
     spans = [np.arange(a, b) for a, b in itertools.pairwise(starts)]
     means = {code: whole.rows(span) for code, span in zip(texts, spans, strict=True)}

@@ -291,7 +291,9 @@ class TracedModel:
             raise SteerlabError(f"the plan has {plan.n_rows} rows, but the batch has {len(batch)}: give as many.")
         self.check_sites(plan.sites)
         switch = None if self.adapter is None else partial(self.adapter.switch, side.adapter)
-        return Stream(self.hf, batch, room, rows=side.rows, plan=plan, same=side.same, switch=switch)
+        return Stream(
+            self.hf, batch, room, rows=side.rows, plan=plan, same=side.same, switch=switch, weights=side.adapter
+        )
 
     def run_traced(self, loop: DecodeLoop, streams: Sequence[Stream], run: Callable[[], Decoded]) -> Decoded:
         """`run()` with the plans of this model's streams at work, and its adapter as before when it is over."""

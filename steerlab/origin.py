@@ -18,7 +18,7 @@ from steerlab.cells import Cell
 from steerlab.disk import told
 from steerlab.errors import SteerlabError
 from steerlab.model import TracedModel
-from steerlab.records import read_object
+from steerlab.records import read_object, understood
 from steerlab.steering import Intervention
 from steerlab.store import RunFolder
 from steerlab.tasks import Task
@@ -50,7 +50,7 @@ def keep(run: RunFolder, model: TracedModel, cells: Sequence[Cell]) -> None:
     for cell in cells:
         keys.append([_key(vectors, one.vector) for one in cell.interventions])
     if (run.path / ORIGIN).is_file():
-        there = load_set(run.path / VECTORS) if vectors else {}
+        there = _kept(run.path) if vectors else {}
         other = [v.name for key, v in vectors.items() if key not in there or not there[key].equals(v)]
         if other:
             raise SteerlabError(
@@ -70,6 +70,15 @@ def keep(run: RunFolder, model: TracedModel, cells: Sequence[Cell]) -> None:
         "vectors": keys,
     }
     run.write_json(ORIGIN, facts)
+
+
+def _kept(path: Path) -> dict[str, SteeringVector]:
+    try:
+        return load_set(path / VECTORS)
+    except SteerlabError as error:
+        raise SteerlabError(
+            f"the vectors that {path} was started with are damaged ({error}): restore {path / VECTORS}, or give another folder."
+        ) from error
 
 
 def _key(vectors: dict[str, SteeringVector], wanted: SteeringVector) -> str:
@@ -103,22 +112,16 @@ def cells_again(path: Path, config: Mapping[str, Any]) -> list[Cell]:
         raise SteerlabError(
             f"{path} holds a run of another kind: its {ORIGIN} and cells are what `synthesize` and `demo` leave."
         )
-    if any("guidance" in cell for cell in config["cells"]):
+    if any(isinstance(cell, Mapping) and "guidance" in cell for cell in config["cells"]):
         raise SteerlabError(
             f"{path} holds a guided run: repeat its own command with another folder, and compare the two."
         )
     origin = read_origin(path)
-    vectors = load_set(path / VECTORS) if any(origin["vectors"]) else {}
-    try:
+    with understood(path):
+        vectors = load_set(path / VECTORS) if any(origin["vectors"]) else {}
         return [
             _cell(cell, [vectors[k] for k in own]) for cell, own in zip(config["cells"], origin["vectors"], strict=True)
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, SteerlabError):
-            raise
-        raise SteerlabError(
-            f"the cells of {path} cannot be read ({error}): it was edited, or written by another version."
-        ) from error
 
 
 def _cell(record: Mapping[str, Any], vectors: Sequence[SteeringVector]) -> Cell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from steerlab.errors import SteerlabError
@@ -80,13 +80,13 @@ class Provenance:
         return record
 
     @staticmethod
-    def from_json(record: dict[str, object]) -> Provenance:
+    def from_json(record: object) -> Provenance:
         """Read what `to_json` wrote. Raises `SteerlabError` on unknown or missing fields or values of another
         type.
         """
         names = {f.name for f in fields(Provenance)}
-        if set(record) != names:
-            wrong = ", ".join(sorted(set(record) ^ names))
+        if not isinstance(record, Mapping) or set(record) != names:
+            wrong = ", ".join(sorted(set(record) ^ names)) if isinstance(record, Mapping) else f"it is {record!r}"
             raise SteerlabError(
                 f"the provenance record has unknown or missing fields ({wrong}): it was written by another version."
             )

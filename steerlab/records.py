@@ -7,13 +7,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from steerlab.errors import SteerlabError
+
+_HALF, _HALF_TEXT = re.compile(rb"\\u[dD]|\xed"), re.compile(r"\\u[dD]|[\ud800-\udfff]")  # where one may be
 
 
 def plain(value: object) -> Any:
@@ -45,6 +49,21 @@ def plain(value: object) -> Any:
     if tolist is not None:
         return plain(tolist())
     raise SteerlabError(f"a {type(value).__name__} cannot be stored as JSON: give numbers, strings, lists or mappings.")
+
+
+def from_json(data: str | bytes) -> Any:
+    """The value that the JSON spells. Raises `ValueError` for what is none, for what is nested too deep to be read, and for
+    half a character (a lone surrogate), which JSON can spell and nothing here can store.
+    """
+    try:
+        value = json.loads(data)
+        if (_HALF if isinstance(data, bytes) else _HALF_TEXT).search(data):  # pyright: ignore[reportCallIssue, reportArgumentType]
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character") from None
+    return value
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -103,7 +122,7 @@ def parse(data: bytes, path: Path, first_line: int = 1) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate([*lines, unended] if unended else lines, first_line):
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except ValueError:  # broken JSON and broken UTF-8 alike
             row = None
         if not isinstance(row, dict):
@@ -117,12 +136,56 @@ def parse(data: bytes, path: Path, first_line: int = 1) -> list[dict[str, Any]]:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `SteerlabError` when it holds anything else; `OSError` is the caller's."""
     try:
-        value = json.loads(path.read_bytes())
+        value = from_json(path.read_bytes())
     except ValueError:
         value = None
     if not isinstance(value, dict):
         raise SteerlabError(f"{path} is not a JSON object: restore it, or delete the run folder and start again.")
     return value
+
+
+SEAL = "sha256"
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with a checksum of itself as its last field."""
+    kept = plain({name: own for name, own in value.items() if name != SEAL})
+    return {**kept, SEAL: config_key(kept)}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether the object has its checksum and is what it was taken of."""
+    return value.get(SEAL) == config_key({name: own for name, own in value.items() if name != SEAL})
+
+
+def sealed_rows(rows: Iterable[object]) -> bytes:
+    """Rows as `encode` writes them, and a last line with a checksum of them."""
+    data = b"".join(encode(row) for row in rows)
+    return data + encode({SEAL: hashlib.sha256(data).hexdigest()})
+
+
+def read_sealed_rows(data: bytes) -> list[dict[str, Any]] | None:
+    """The rows of `sealed_rows`; None where they are not what the checksum was taken of, or have none."""
+    at = data.rfind(b"\n", 0, len(data) - 1) + 1
+    if data[at:] != encode({SEAL: hashlib.sha256(data[:at]).hexdigest()}):
+        return None
+    return parse(data[:at], Path())
+
+
+@contextmanager
+def understood(where: object) -> Iterator[None]:
+    """Inside, records from the disk are taken at their word. What fails on a value of another kind becomes a `SteerlabError` that
+    names `where` they stand: a file that was edited is no fault of the program.
+    """
+    try:
+        yield
+    except SteerlabError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise SteerlabError(
+            f"{where} holds records that are not as they were written ({type(error).__name__}: {error}): it was edited, or is of "
+            "another version."
+        ) from error
 
 
 class _Absent:

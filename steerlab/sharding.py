@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from steerlab.disk import replace, take_lock, told
 from steerlab.errors import Busy, SteerlabError
-from steerlab.records import encode, parse
+from steerlab.records import read_sealed_rows, sealed_rows
 
 T = TypeVar("T")
 WAIT = 0.5  # seconds between looks at a part another process is writing
@@ -38,13 +38,13 @@ class Shard:
         """
         if text == "auto":
             rank, size = environment.get("RANK", ""), environment.get("WORLD_SIZE", "")
-            if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
+            if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
                 raise SteerlabError(
                     f"shard auto found RANK {rank!r} and WORLD_SIZE {size!r}: start with torchrun or accelerate launch, or give i/n."
                 )
             return cls(int(rank), int(size), steal=True)
         first, slash, count = text.partition("/")
-        if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
             raise SteerlabError(
                 f"shard {text!r} is not i/n with i from 1 to n: give, say, 1/4 (the first of four), or auto."
             )
@@ -83,21 +83,28 @@ class Shard:
 
 @dataclass(frozen=True)
 class Parts:
-    """Numbered parts of a job on disk: a file of rows each. `folder` is named after everything that decides the rows."""
+    """Numbered parts of a job on disk: a file of rows each, with its checksum. `folder` is named after everything that decides the
+    rows.
+    """
 
     folder: Path
     count: int
 
     def read(self, number: int) -> list[dict[str, Any]] | None:
-        """The rows of a part, None where it is not written."""
+        """The rows of a part, None where it is not written. Raises `SteerlabError` for one that was changed since."""
         path = self._file(number)
         with told(path):
-            return parse(path.read_bytes(), path) if path.exists() else None
+            if not path.exists():
+                return None
+            rows = read_sealed_rows(path.read_bytes())
+        if rows is None:
+            raise SteerlabError(f"{path} is not what was written there: remove it and repeat the command.")
+        return rows
 
     def write(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one part, whole or not at all."""
         with told(self._file(number)):
-            replace(self._file(number), b"".join(encode(row) for row in rows))
+            replace(self._file(number), sealed_rows(rows))
 
     def written(self) -> int:
         """How many parts are there."""

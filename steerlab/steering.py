@@ -7,7 +7,7 @@ A plan is compiled once per batch into a `CompiledPlan` (steerlab.compiled), whi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 from steerlab.compiled import CompiledPlan, Part, TokenContext, build
 from steerlab.errors import SteerlabError
 from steerlab.operators import OPERATORS, Operator, check, name_of
+from steerlab.records import understood
 from steerlab.types import ALL, Positions, Site
 from steerlab.vectors import SteeringVector
 
@@ -135,27 +136,30 @@ class Intervention:
         }
 
     @staticmethod
-    def from_json(record: Mapping[str, Any], vector: SteeringVector) -> Intervention:
+    def from_json(record: Any, vector: SteeringVector) -> Intervention:
         """The intervention `to_json` described, with the vector itself, which a description only names.
 
         Raises `SteerlabError` for another vector than the one described, for positions by token id, and for an operator that
         is a function.
         """
-        facts = {**record, "positions": Positions.parse(str(record["positions"]))}
-        named, stream = facts.pop("vector"), facts.pop("stream")
-        if (named, stream) != (vector.name, vector.stream):
-            raise SteerlabError(
-                f"an intervention along {named!r} ({stream}) was described and vector {vector.name!r} ({vector.stream}) given: "
-                "give the vector it was made with."
-            )
-        if facts["operator"] not in OPERATORS:
-            raise SteerlabError(
-                f"the operator {facts['operator']} is a function, which no record can hold: make the intervention in Python."
-            )
-        del facts["method"], facts["model"]
-        gate = facts.pop("gate")
-        layers = tuple(facts.pop("layers"))
-        return Intervention(vector, layers, gate=None if gate is None else Gate(**gate), **facts)
+        with understood("the record of an intervention"):
+            facts = {**record, "positions": Positions.parse(str(record["positions"]))}
+            named, stream = facts.pop("vector"), facts.pop("stream")
+            if (named, stream) != (vector.name, vector.stream):
+                raise SteerlabError(
+                    f"an intervention along {named!r} ({stream}) was described and vector {vector.name!r} ({vector.stream}) given: "
+                    "give the vector it was made with."
+                )
+            if facts["operator"] not in OPERATORS:
+                raise SteerlabError(
+                    f"the operator {facts['operator']} is a function, which no record can hold: make the intervention in Python."
+                )
+            del facts["method"], facts["model"]
+            gate = facts.pop("gate")
+            layers = tuple(facts.pop("layers"))
+            if not all(type(layer) is int for layer in layers):
+                raise TypeError(f"layers {layers!r} are no numbers")
+            return Intervention(vector, layers, gate=None if gate is None else Gate(**gate), **facts)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-from steerlab.disk import append_at, fingerprint, replace, sync_folder, take_lock, told
+from steerlab.disk import append_at, inside, replace, sync_folder, take_lock, told
 from steerlab.errors import SteerlabError
+from steerlab.manifest import MANIFEST, quarantine, verify, write_manifest
 from steerlab.records import config_key, differences, encode, encode_text, parse, plain, pretty, read_object
 
-CONFIG, BATCHES, MANIFEST, LOCK = "config.json", "batches.jsonl", "manifest.json", ".lock"
+CONFIG, BATCHES, LOCK = "config.json", "batches.jsonl", ".lock"
 SAMPLES = "samples.jsonl"  # the rows of a run that are its texts
-SCHEMA = 1
 
 
 class RunFolder:
@@ -98,18 +98,14 @@ class RunFolder:
         return frozenset(self._done.get(name, ()))
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """The complete rows of a row file; none when it does not exist. Raises `SteerlabError` naming a line
-        that is broken.
-        """
+        """The complete rows of a row file; none when there is no file. Raises `SteerlabError` naming a broken line."""
         path = self._place(name, ".jsonl")
         with told(path):
             data = path.read_bytes() if path.exists() else b""
         return parse(data[: self._ends.get(name, len(data))], path)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Replace file `name` (a path inside the folder) by `text`; a reader sees the old content or the new,
-        never a part.
-        """
+        """Replace file `name` (a path inside the folder) by `text`; a reader sees the old or the new, never a part."""
         path = self._place(name)
         if name in self._ends:
             raise SteerlabError(f"{name} is a row file of this run: append to it, or give another name.")
@@ -133,12 +129,7 @@ class RunFolder:
         with told(self.path):
             self._unfinish()
             self._trim()
-            names = sorted(p.relative_to(self.path) for p in self.path.rglob("*") if p.is_file())
-            shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-            files = {name.as_posix(): fingerprint(self.path / name) for name in shown}
-            manifest = {"schema": SCHEMA, "config_key": self.key, "files": files}
-            replace(self.path / MANIFEST, pretty(manifest))
-        return manifest
+            return write_manifest(self.path, self.key)
 
     def verify(self) -> None:
         """Check this folder against its manifest, see the function `verify`."""
@@ -173,7 +164,7 @@ class RunFolder:
             )
 
     def _recover(self) -> None:
-        """Read the log, cut off what it does not vouch for, and check that the rest is as it was written."""
+        """Read the log, cut off what it does not vouch for, and check that the rest, and of a finished run all, is as it was written."""
         log = self.path / BATCHES
         with told(log):
             for leftover in self.path.rglob(".*.tmp"):
@@ -182,7 +173,7 @@ class RunFolder:
             self._log_end = data.rfind(b"\n") + 1
             entries = parse(data[: self._log_end], log)
             for line, entry in enumerate(entries, 1):
-                if entry.keys() != {"file", "batch", "rows", "end", "sha256"}:
+                if not _ours(entry, self.path):
                     raise SteerlabError(
                         f"line {line} of {log} is not ours: restore it, or delete the run folder and start again."
                     )
@@ -192,6 +183,8 @@ class RunFolder:
                 self._ends[name] = batches[-1]["end"]
                 self._done[name] = {entry["batch"] for entry in batches} - {None}
             self._trim()
+            if self.finished:
+                quarantine(self.path, (CONFIG, BATCHES, *self._ends))
 
     def _commit(self, name: str, data: bytes, rows: int, batch: str | None) -> None:
         """Rows first, the log's line after: the line makes them count. An error in between undoes both."""
@@ -212,9 +205,7 @@ class RunFolder:
             self._done.setdefault(name, set()).add(batch)
 
     def _trim(self) -> None:
-        """Cut the log, then the row files, to what counts (in this order: the log never vouches for rows that
-        are gone).
-        """
+        """Cut the log, then the row files, to what counts: in this order the log never vouches for rows that are gone."""
         for name, end in [(BATCHES, self._log_end), *self._ends.items()]:
             path = self.path / name
             if path.exists() and path.stat().st_size > end:
@@ -228,14 +219,12 @@ class RunFolder:
             sync_folder(self.path)
 
     def _place(self, name: str, suffix: str = "") -> Path:
-        inside = Path(name)
-        hidden = any(part.startswith(".") for part in inside.parts)  # `..` as well
-        if hidden or inside.is_absolute() or not inside.parts or not name.endswith(suffix):
+        if not inside(name) or not name.endswith(suffix):
             ending = f" that ends in {suffix}" if suffix else ""
             raise SteerlabError(f"{name!r} cannot be a file of a run: give a plain relative name{ending}.")
-        if inside.as_posix() in (CONFIG, BATCHES, MANIFEST):
+        if Path(name).as_posix() in (CONFIG, BATCHES, MANIFEST):
             raise SteerlabError(f"{name} is kept by the run folder itself: give another name.")
-        return self.path / inside
+        return self.path / name
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -248,9 +237,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_rows(file: str | Path) -> list[dict[str, Any]]:
-    """The rows of a row file of any run folder, without locking it. Raises `SteerlabError` when it is missing
-    or a line is broken.
-    """
+    """The rows of a row file of any run folder, not locked. Raises `SteerlabError` when it is missing or a line is broken."""
     file = Path(file)
     if not file.is_file():
         raise SteerlabError(f"{file} does not exist: give the row file of a run folder.")
@@ -258,29 +245,13 @@ def read_rows(file: str | Path) -> list[dict[str, Any]]:
         return parse(file.read_bytes(), file)
 
 
-def verify(path: str | Path) -> None:
-    """Check that every file the manifest of a finished run names is there with the size and sha256 it had.
-
-    Raises `SteerlabError` naming the first that is missing or changed, or that the run was not finished.
-    """
-    path = Path(path)
-    if not (path / MANIFEST).is_file():
-        raise SteerlabError(
-            f"{path} holds no finished run ({MANIFEST} is missing): run the same command again to finish it."
-        )
-    with told(path):
-        files = read_object(path / MANIFEST).get("files")
-        if not isinstance(files, dict):
-            raise SteerlabError(f"{path / MANIFEST} names no files: run the same command again to write it anew.")
-        for name, written in files.items():
-            if not (path / name).is_file():
-                raise SteerlabError(
-                    f"{path / name} is missing: restore it, or run the command again into a new folder."
-                )
-            if fingerprint(path / name) != written:
-                raise SteerlabError(
-                    f"{path / name} was changed after the run finished: do not use its numbers, or run it again."
-                )
+def _ours(entry: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a line of the log is one of `_commit`'s: what a log from elsewhere names is cut, so nothing outside, also by a link."""
+    name, counts = entry.get("file"), (entry.get("rows"), entry.get("end"))
+    rows = inside(name) and str(name).endswith(".jsonl") and Path(str(name)) != Path(BATCHES)
+    whole = entry.keys() == {"file", "batch", "rows", "end", "sha256"} and isinstance(entry["batch"], str | None)
+    here = rows and (folder / str(name)).resolve().is_relative_to(folder.resolve())
+    return here and whole and all(type(n) is int and n >= 0 for n in counts)
 
 
 def _check_rows(path: Path, batches: list[dict[str, Any]]) -> None:

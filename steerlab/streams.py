@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,22 @@ class RoomyLayer(DynamicLayer):
         end = self.get_seq_length()
         self.store = [store[indices] for store in self.store]
         self.keys, self.values = (store[..., :end, :] for store in self.store)
+
+    def take(self, layers: Sequence[RoomyLayer], missing: Sequence[int]) -> None:
+        """Hold the rows of all these layers, below each other: `missing[i]` columns of zeros before those of layer i."""
+        end = layers[0].get_seq_length() + missing[0]
+        room = max(layer.store[0].shape[-2] - layer.get_seq_length() for layer in layers)
+        stores = []
+        for which in (0, 1):
+            parts = [layer.store[which] for layer in layers]
+            rows = sum(len(part) for part in parts)
+            store, start = parts[0].new_zeros((rows, parts[0].shape[1], end + room, parts[0].shape[-1])), 0
+            for part, layer, gap in zip(parts, layers, missing, strict=True):
+                store[start : start + len(part), :, gap:end] = part[..., : layer.get_seq_length(), :]
+                start += len(part)
+            stores.append(store)
+        self.store = stores
+        self.keys, self.values = (store[..., :end, :] for store in stores)
 
 
 def roomy_cache(config: Any, room: int) -> DynamicCache:
@@ -104,7 +120,8 @@ class Stream:
 
     `rows` (m): which row of the decode each stands beside. Rows with one number in `same` have the same context and the
     same plan: it is read once and its keys and values copied. `switch` is called before every forward (an adapter goes
-    on or off there). `context` and `plan` are those of the forward that runs: who edits the residual stream reads them.
+    on or off there); streams of one model with the same `weights` have the same ones switched on. `context` and `plan` are
+    those of the forward that runs: who edits the residual stream reads them.
     """
 
     def __init__(
@@ -117,13 +134,14 @@ class Stream:
         plan: CompiledPlan | None = None,
         same: Int[Tensor, " m"] | None = None,
         switch: Callable[[], None] | None = None,
+        weights: object = None,
     ) -> None:
         device = batch.input_ids.device
-        self.model, self.batch, self.switch = model, batch, switch
+        self.model, self.batch, self.switch, self.weights = model, batch, switch, weights
         self.everyone = torch.arange(len(batch), device=device)
         self.own = self.everyone  # rows of `batch` still here
         self.rows = self.everyone if rows is None else rows.to(device)
-        self.cache = roomy_cache(model.config, room)
+        self.cache: Any = roomy_cache(model.config, room)  # None once it is part of a joint one
         first, self.copy = (self.everyone, None) if same is None else _firsts(same.to(device))
         read = batch.select(first)
         self.mask, self.current, self.position = read.attention_mask, read.input_ids, read.position_ids
@@ -137,14 +155,7 @@ class Stream:
 
     def read(self) -> Float[Tensor, "b v"]:
         """Logits of the next token of every row, after the current tokens."""
-        if self.switch is not None:
-            self.switch()
-        with grouped(self.model):
-            out = self.model(
-                input_ids=self.current, attention_mask=self.mask, position_ids=self.position,
-                past_key_values=self.cache, use_cache=True, logits_to_keep=1,
-            )  # fmt: skip
-        logits: Tensor = out.logits[:, -1]
+        logits = grouped_forward(self.model, self.switch, self.cache, self.current, self.mask, self.position)
         if self.copy is None:
             return logits
         self.cache.batch_select_indices(self.copy)
@@ -162,7 +173,8 @@ class Stream:
         """Only these of the present rows stay."""
         if len(kept) == len(self):
             return
-        self.cache.batch_select_indices(kept)
+        if self.cache is not None:
+            self.cache.batch_select_indices(kept)
         self.mask, self.position, self.relative, self.current, self.own, self.rows = (
             x[kept] for x in (self.mask, self.position, self.relative, self.current, self.own, self.rows)
         )
@@ -179,6 +191,25 @@ class Stream:
 
     def _plan_of(self, rows: Tensor) -> CompiledPlan:
         return self.whole if len(rows) == len(self.batch) else self.whole.select(rows)
+
+
+def grouped_forward(
+    model: Any,
+    switch: Callable[[], None] | None,
+    cache: Any,
+    tokens: Int[Tensor, "b s"],
+    mask: Int[Tensor, "b p"],
+    position: Int[Tensor, "b s"],
+) -> Float[Tensor, "b v"]:
+    """Logits after the last of these tokens, whose keys and values join the cache."""
+    if switch is not None:
+        switch()
+    with grouped(model):
+        out = model(
+            input_ids=tokens, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+    return out.logits[:, -1]
 
 
 def _firsts(same: Int[Tensor, " b"]) -> tuple[Int[Tensor, " u"], Int[Tensor, " b"] | None]:

@@ -99,7 +99,7 @@ class Task:
             ("zero_shot", self.zero_shot, {"label"}),
             ("few_shot", self.few_shot, {"label", "examples"}),
         ):
-            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            fields = _fields(template, f"the {kind} template of task {self.name!r}")
             wrong = sorted(needed - fields) or sorted(fields - set(FIELDS))
             if wrong or (kind == "zero_shot" and "examples" in fields):
                 known = ", ".join("{" + field + "}" for field in FIELDS)
@@ -107,6 +107,21 @@ class Task:
                     f"the {kind} template of task {self.name!r} has the fields {sorted(fields)}: it needs {sorted(needed)} and may"
                     f" use {known} ({{examples}} in few_shot only)."
                 )
+
+
+def _fields(template: str, where: str) -> set[str]:
+    """The names in braces. Raises `SteerlabError` for a brace that is no field and for a field that is formatted."""
+    try:
+        parts = [
+            (field, spec or conversion)
+            for _, field, spec, conversion in Formatter().parse(template)
+            if field is not None
+        ]
+    except ValueError as error:
+        raise SteerlabError(f"{where} has a brace that is no field ({error}): write braces twice.") from None
+    if any(form for _, form in parts):
+        raise SteerlabError(f"{where} formats a field ({template!r}): name it only, as {{label}}.")
+    return {field for field, _ in parts}
 
 
 SENTIMENT = Task(

@@ -12,6 +12,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from steerlab.errors import SteerlabError
+from steerlab.records import encode_text
 
 PART = 512
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
@@ -51,7 +52,13 @@ class Template:
         if self.kind == "plain":
             return self.text.replace("{prompt}", prompt)
         messages = [{"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a chat template is a program of whoever made the model
+            raise SteerlabError(
+                f"the tokenizer's chat template cannot be filled ({type(error).__name__}: {error}): use template='plain', or give a "
+                "text with {prompt} in it."
+            ) from error
 
     def digest(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """SHA-256 of what decides the rendering: for provenance."""
@@ -60,7 +67,12 @@ class Template:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: bool) -> list[list[int]]:
-    """Token ids of each text, a part of the texts at a time: what a tokenizer keeps beside the ids is ten times their size."""
+    """Token ids of each text, a part of the texts at a time: what a tokenizer keeps beside the ids is ten times their size.
+
+    Raises `SteerlabError` for half a character, which no tokenizer takes.
+    """
+    for text in texts:
+        encode_text(text)
     parts = (list(texts[at : at + PART]) for at in range(0, len(texts), PART))
     return [list(row) for part in parts for row in tokenizer(part, **options)["input_ids"]]  # type: ignore[arg-type]
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from steerlab import disk
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
+from steerlab.schema import Step, upgraded
 
 _KEY = "steerlab"
 
@@ -34,8 +36,10 @@ def write(
         disk.replace(Path(path), data)
 
 
-def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """The tensors and the record of a file made by `write`.
+def read(
+    path: str | Path, kind: str, schema: int, steps: Mapping[int, Step] | None = None
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The tensors and the record of a file made by `write`; the record of an older layout is brought up to date by `steps`.
 
     Raises `SteerlabError` when the file is missing, truncated, changed, not ours, of another kind or of a newer
     schema.
@@ -53,26 +57,28 @@ def read(path: str | Path, kind: str, schema: int) -> tuple[dict[str, Tensor], d
             f"{path} is a safetensors file but holds no steerlab record: give a file that steerlab has saved."
         )
     try:
-        header = json.loads(text)
+        header = from_json(text)
         found, version, record, checksum = (
             header["kind"],
             header["schema"],
             header["record"],
             header["sha256"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record, dict):
+            raise TypeError("a record is a mapping")
+        whole = checksum == _checksum(tensors, record)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SteerlabError(
             f"the steerlab record of {path} can not be read: the file was changed after it was saved, make it again."
         ) from error
-    if found != kind or version != schema:
-        raise SteerlabError(
-            f"{path} holds {found!r} in layout {version}, but {kind!r} in layout {schema} was expected: give another file or make it again."
-        )
-    if checksum != _checksum(tensors, record):
+    if found != kind:
+        raise SteerlabError(f"{path} holds {found!r}, but {kind!r} was expected: give another file or make it again.")
+    newest = upgraded(path, kind, record, version, schema, steps)
+    if not whole:
         raise SteerlabError(
             f"the checksum of {path} does not fit its contents: the file was changed or damaged after it was saved, make it again."
         )
-    return tensors, record
+    return tensors, newest
 
 
 def _checksum(tensors: Mapping[str, Tensor], record: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from steerlab.batch import plan_batches
 from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
+from steerlab.halving import Halving
 from steerlab.loading import DTYPES
 from steerlab.weights import known_revision
 
@@ -143,8 +144,10 @@ class Translator:
             token = self.codes[self.code(target)]
             options["forced_bos_token_id"] = self.tokenizer.convert_tokens_to_ids(token)
         found: dict[int, Translation] = {}
+        memory = Halving("texts")
         for members in plan_batches(sizes, token_budget, batch_rows):
-            found.update(zip(members, self._batch([rows[i] for i in members], options), strict=True))
+            parts = memory.run(members, lambda part: self._batch([rows[i] for i in part], options))
+            found.update(zip(members, (one for part in parts for one in part), strict=True))
         return [found[i] for i in range(len(texts))]
 
     def _rows(self, texts: Sequence[str], source: str, target: str) -> list[list[int]]:

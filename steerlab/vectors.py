@@ -24,8 +24,7 @@ _KIND, _SCHEMA = "vector", 1
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """A direction in one stream of the model, for some of its layers. Compared and hashed by identity; see
-    `equals`.
+    """A direction in one stream of the model, for some of its layers. Compared and hashed by identity; see `equals`.
 
     `direction` "l d": unit rows, row i belongs to block `layers[i]`. `raw_norm` "l": length of the estimate
     before it was made unit. `residual_norm` "l": mean L2 norm of single activations there, NaN where it was not
@@ -91,9 +90,7 @@ class SteeringVector:
         stream: Stream = "resid_post",
         provenance: Provenance | None = None,
     ) -> SteeringVector:
-        """The vector whose raw rows are `raw`. Raises `SteerlabError` naming the first layer whose row is 0 or
-        not finite.
-        """
+        """The vector whose raw rows are `raw`. Raises `SteerlabError` naming the first layer whose row is 0 or not finite."""
         wide = raw.detach().to(torch.float64)
         norm = wide.norm(dim=-1)
         # Relative to the stream when its norm is known: a difference of two equal means leaves rounding, not exactly 0.
@@ -215,8 +212,7 @@ class SteeringVector:
         )
 
     def check(self, model: str, revision: str, d_model: int, n_layers: int, *, allow: Collection[str] = ()) -> None:
-        """Refuse a model this vector was not fitted on. `allow` may name "model" and "revision" to override
-        those two.
+        """Refuse a model this vector was not fitted on. `allow` may name "model" and "revision" to override those two.
 
         Raises `SteerlabError` with the first reason found. Width and layer count can not be overridden.
         """
@@ -237,18 +233,20 @@ class SteeringVector:
 
     @staticmethod
     def load(path: str | Path) -> SteeringVector:
-        """Read a file `save` wrote. Raises `SteerlabError` when it is missing, damaged, changed or something
-        else.
-        """
+        """Read a file `save` wrote. Raises `SteerlabError` when it is missing, damaged, changed or something else."""
         tensors, record = tensorfile.read(path, _KIND, _SCHEMA)
         try:
             facts = {**record, "counts": tuple(record["counts"]), "layers": tuple(record["layers"])}  # pyright: ignore
             facts["provenance"] = Provenance.from_json(record["provenance"])  # pyright: ignore[reportArgumentType]
+            odd = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
+            numbers, kinds = [type(n) in (int, float) for n in facts["counts"]], {type(n) for n in facts["layers"]}
+            if odd or numbers != [True, True] or kinds | {type(facts["name"])} != {int, str}:
+                raise TypeError(f"{odd[0]} is not float32" if odd else "its name, counts or layers are of another kind")
             for name, kind in (("choice", Choice), ("projections", Projections)):
                 if name in record:  # files without one are older, or nothing was chosen or measured
                     facts[name] = kind.from_json(record[name])
             return SteeringVector(**tensors, **facts)  # pyright: ignore[reportArgumentType]
-        except (KeyError, TypeError, SteerlabError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise SteerlabError(f"{path} does not hold a valid vector ({error}): fit and save it again.") from error
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from steerlab.records import understood
 from steerlab.run_state import STUDY, RunState, run_state, units
 
 MOST = 30  # rows of a study that are shown
@@ -46,9 +47,10 @@ class Snapshot:
 
 def snapshot(path: Path) -> Snapshot:
     """Look at a run or a study. Raises `SteerlabError` where the folder is neither."""
-    if (path / STUDY).is_file():
-        return Snapshot(path, True, tuple(run_state(folder) for folder in units(path)))
-    return Snapshot(path, False, (run_state(path),))
+    with understood(path):
+        if (path / STUDY).is_file():
+            return Snapshot(path, True, tuple(run_state(folder) for folder in units(path)))
+        return Snapshot(path, False, (run_state(path),))
 
 
 def rate(before: tuple[float, int], now: tuple[float, int]) -> float:

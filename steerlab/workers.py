@@ -5,9 +5,11 @@ starts them finds what they wrote, and does what a killed one left.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from tqdm import tqdm
@@ -43,7 +45,8 @@ def start(
             if count is not None:
                 bar.update(count() - bar.n)
 
-        lost = _on_ray(work, workers, ray, watch) if ray else _processes(work, workers, watch)
+        with redirect_stdout(sys.stderr) if ray else nullcontext():  # Ray prints what befell a worker among our results
+            lost = _on_ray(work, workers, ray, watch) if ray else _processes(work, workers, watch)
         watch()
     if lost:
         print(f"{lost} of the workers ended early: what they left is done here.", file=sys.stderr)
@@ -96,7 +99,11 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise SteerlabError("ray is not installed: pip install 'steerlab[ray]', or give --workers alone.") from error
-    local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False} if address == "local" else {}
+    # The workers of a cluster of this machine find the modules this process finds; another's have what is installed there.
+    found = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
+    local: dict[str, Any] = (
+        {"num_cpus": max(workers, 1), "include_dashboard": False, "runtime_env": found} if address == "local" else {}
+    )
     mine = not ray.is_initialized()
     if mine:
         try:
@@ -116,9 +123,16 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
             for one in ready:
                 try:
                     ray.get(one)
-                except ray.exceptions.RayError:
+                except ray.exceptions.RayError as error:
                     lost += 1
+                    print(f"a worker on Ray ended: {_cause(error)}", file=sys.stderr)
         return lost
     finally:
         if mine:
             ray.shutdown()
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong in a task, in its own words: Ray puts the whole traceback into the text."""
+    cause = getattr(error, "cause", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Bottom first; a module imports from its own rank and the ranks below it. "x.*" is every module inside package x, "" the package itself.
 RANKS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "disk", "records", "sharding", "steering_text", "workers"),
+    ("errors", "types", "disk", "records", "schema", "sharding", "steering_text", "workers"),
     # The maths: tensors in, tensors out.
     (
         *(
@@ -37,7 +37,9 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "architecture",
         "attention",
         "batch",
+        "halving",
         "streams",
+        "joint",
         "decoding",
         "adapters",
         "tracing",
@@ -61,7 +63,7 @@ RANKS: tuple[tuple[str, ...], ...] = (
         "fitting",
         "pieces",
     ),
-    ("evaluation", "evaluation.*", "following", "following.*", "store"),
+    ("evaluation", "evaluation.*", "following", "following.*", "manifest", "store"),
     (
         "figures",
         "ablation",

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 REFERENCE, RESULTS = "reference/", "results/"
 # Pages about other machines, other programs' files and finished runs: their lines are checked for spelling and not run.
-SPELT = (REFERENCE, RESULTS, "engines.md", "interop.md", "report.md", "scale.md")
+SPELT = (REFERENCE, RESULTS, "engines.md", "formats.md", "interop.md", "report.md", "scale.md")
 
 # Appended to printed lines: the same command, small enough for a test. A later option of the same name wins.
 SMALLER = {

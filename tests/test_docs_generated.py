@@ -14,18 +14,19 @@ from tests import walls
 from tests.test_docs import DOCS, PAGES, REFERENCE, ROOT, documented, read
 
 
-def test_the_command_line_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("command_line", DOCS / "command_line.py")
+@pytest.mark.parametrize(("script", "page"), [("command_line", "reference/command-line.md"), ("formats", "formats.md")])
+def test_a_generated_page_is_up_to_date(script: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location(script, DOCS / f"{script}.py")
     assert spec and spec.loader
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
-    assert read("reference/command-line.md") == writer.page(), "run python docs/command_line.py"
+    assert read(page) == writer.page(), f"run python docs/{script}.py"
 
 
 # What a reader does not call: the command line, training of the bundled model, and the works inside.
 INSIDE = re.compile(
     r"(cli|commands|bundled|studies|adapters|architecture|attention|cell_pools|compiled|decoding|disk|origin|pieces"
-    r"|records|scoring|streams|tensorfile|token_view|tracing|vector_view|data\.(reading|surface|comments|english|ifeval|labelled"
+    r"|records|halving|manifest|schema|scoring|streams|joint|tensorfile|token_view|tracing|vector_view|data\.(reading|surface|comments|english|ifeval|labelled"
     r"|parallel|plain|degrade|means|multiple_choice)|evaluation\.(classifier|words|splits|pool|table|selfbleu|ngrams|ranking"
     r"|human|copying)|experts\.\w+|engines\.\w+|report\.\w+|run_state|steering_text|weights"
     r"|instructions\.(asking|controls|ends|forms|runs)"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from steerlab import load
+from steerlab.disk import fingerprint
 from steerlab.experts.expert import CARD, RECORD, SAMPLES
+from steerlab.records import pretty, sealed
 from tests.command import Command, save_model
 
 MARK = "zzoffensivezz"
@@ -78,6 +80,10 @@ def test_nothing_of_an_offensive_text_is_printed_or_kept_without_the_flag(
     assert "offensive comments" in (out / CARD).read_text() and "toxic-comments (CC0-1.0)" in (out / CARD).read_text()
     rows = [{"prompt": "p", "text": f"{MARK} {n}"} for n in range(4)]
     (out / SAMPLES).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command.refused("expert", "show", out, because="samples.jsonl was changed after it was written")
+    record = json.loads((out / RECORD).read_text())
+    record["files"][SAMPLES] = fingerprint(out / SAMPLES)
+    (out / RECORD).write_bytes(pretty(sealed(record)))
     for words in (("-n", "3"), ("-n", "3", "--json"), ("--json",), ()):
         said = command("expert", "show", out, *words)
         assert said.code == 0 and MARK not in said.out + said.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from steerlab.guidance import Guide
 from steerlab.guided import Guided
 from steerlab.loading import wrap
 from steerlab.model import TracedModel
+from steerlab.records import pretty, sealed
 from tests.command import save_model
 from tests.tiny import CORE, hf_model, tokenizer
 
@@ -288,3 +290,20 @@ def test_changed_weights_and_foreign_folders_are_refused(trained: Expert, tmp_pa
     (tmp_path / RECORD).write_text("{}")
     with pytest.raises(SteerlabError, match="no record of an expert"):
         read_expert(tmp_path)
+
+
+def test_a_changed_number_is_noticed_and_a_record_of_the_first_layout_is_read(trained: Expert, tmp_path: Path):
+    """The first layout had no checksum of itself, of the samples and of the card."""
+    place = tmp_path / "expert"
+    shutil.copytree(trained.folder, place)
+    assert read_expert(place).record == trained.record and trained.record["schema"] == 2
+    (place / RECORD).write_bytes(pretty({**trained.record, "steps": 10_000}))
+    with pytest.raises(SteerlabError, match=f"{RECORD} was changed after it was written: delete {RECORD} and train"):
+        read_expert(place)
+    (place / RECORD).write_bytes(pretty(sealed({**trained.record, "schema": 9})))
+    with pytest.raises(SteerlabError, match="layout 9, and this steerlab reads layouts up to 2"):
+        read_expert(place)
+    old = {name: value for name, value in trained.record.items() if name not in ("files", "sha256")} | {"schema": 1}
+    (place / RECORD).write_bytes(pretty(old))
+    (place / CARD).write_text("edited")
+    assert read_expert(place).history == trained.history

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from steerlab.data.ifeval import InstructedPrompt, load_instructions
@@ -55,9 +57,9 @@ def test_selection_and_arms_take_what_depends_on_the_prompt() -> None:
     assert callable(pushes) and pushes(UNWANTED) == act(UNWANTED, found.cells["words:exclude"])
 
 
-def test_the_keyword_sets_name_their_words(shared) -> None:
+def test_the_keyword_sets_name_their_words(shared: Path) -> None:
     for split, wanted in (("include", True), ("exclude", False)):
-        rows = load_instructions(split).prompts
+        rows = load_instructions(split, shared).prompts
         told = [keywords(own) for own in rows]
         assert all(len(own) == 1 and own[0][1] is wanted and own[0][0] for own in told)
 

@@ -42,9 +42,9 @@ def test_prompts_are_drawn_from_the_seed_over_different_base_queries() -> None:
     assert {row.cells for row in marks} == {("simple:end_mark_!",)} and len(marks) == 4
 
 
-def test_ifeval_s_instructions_stand_behind_queries_no_test_shares(shared) -> None:
-    train, valid = (prompt_source("ifeval", part, n=5) for part in ("train", "valid"))  # type: ignore[arg-type]
-    test = prompt_source("ifeval", "test", n=100)
+def test_ifeval_s_instructions_stand_behind_queries_no_test_shares(shared: Path) -> None:
+    train, valid = (prompt_source("ifeval", part, n=5, root=shared) for part in ("train", "valid"))  # type: ignore[arg-type]
+    test = prompt_source("ifeval", "test", n=100, root=shared)
     assert len(test) == 163 and {row.cells[0] for row in train} == {row.cells[0] for row in test}
     assert not {row.group for row in train} & {row.group for row in valid}
     assert shared_bases(train, test) == () == shared_bases(valid, test)

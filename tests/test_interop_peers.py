@@ -1,6 +1,6 @@
 """What is exported does in the other package what it does here, and what the other package writes is read: with the real ones.
 
-Each test skips where its package is not installed; docs/interop.md names the versions this was run with.
+Each test skips where its package is not installed; docs/formats.md names the versions this was run with.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_repeng_steers_alike_and_its_files_are_read(repeng: Any, own: SteeringVe
     path = export_vector(own, tmp_path / "v.gguf", "gguf", layers=LAYERS, hint="llama")
     theirs = repeng.ControlVector.import_gguf(path)
     assert theirs.model_type == "llama" and set(theirs.directions) == set(LAYERS)
-    model = repeng.ControlModel(hf_model("llama"), list(range(1, 4)))
+    model = repeng.ControlModel(hf_model("llama"), list(LAYERS))  # it wants a direction for every layer it holds
     model.set_control(theirs, 2.0)
     torch.testing.assert_close(_logits(model), _here(own, LAYERS, 2.0), atol=1e-5, rtol=1e-5)
     theirs.export_gguf(tmp_path / "w.gguf")

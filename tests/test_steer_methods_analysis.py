@@ -50,7 +50,7 @@ def test_the_titles_are_counted_from_the_table() -> None:
     assert set(drawn) == {script.NAME, script.FRONTIER}
     titles = [" ".join(axes.get_title(loc="left").split()) for axes in drawn[script.NAME].axes]
     assert "Nearest to real text (0.01): STEER (0.04)" in titles
-    assert all("of 13 methods" in axes.get_title(loc="left") for axes in drawn[script.FRONTIER].axes)
+    assert all("of 13 on the" in axes.get_title(loc="left") for axes in drawn[script.FRONTIER].axes)
 
 
 def test_it_waits_for_experts(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_verify_names_a_changed_or_missing_file(tmp_path: Path, name: str) -> No
 def test_verify_refuses_a_manifest_that_names_nothing(tmp_path: Path) -> None:
     folder = work(tmp_path / "run")
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(SteerlabError, match="names no files"):
+    with pytest.raises(SteerlabError, match="is not what was written there"):
         verify(folder)
 
 

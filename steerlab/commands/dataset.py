@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steerlab.datacard import card
-from steerlab.dataset import Choice, Exported, choose, configurations, export, push, read_samples
+from steerlab.dataset import Choice, Exported, described_parts, export, push, read_samples
 
 
 def run(
@@ -31,7 +29,4 @@ def rows(made: Exported) -> list[dict[str, Any]]:
 def preview(where: Path, choice: Choice, licence: str, name: str) -> str:
     """The card that `export` would write."""
     samples, origin = read_samples(where)
-    kept, dropped = choose(samples, choice)
-    parts = configurations(kept, choice)
-    counts = {config: {split: len(one) for split, one in own.items()} for config, own in parts.items()}
-    return card(origin, kept, counts, dropped, asdict(choice), licence, name or where.stem)
+    return described_parts(samples, origin, choice, licence, name or where.stem, where)[-1]

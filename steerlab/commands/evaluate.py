@@ -19,7 +19,7 @@ from steerlab.evaluation.stats import Estimate
 from steerlab.evaluation.table import metrics_table
 from steerlab.loading import load
 from steerlab.recipes import evaluate
-from steerlab.records import read_object
+from steerlab.records import read_object, understood
 from steerlab.store import RunFolder, read_rows
 from steerlab.synthesis import SAMPLES
 from steerlab.tasks import check_label, task
@@ -58,7 +58,8 @@ def run(
     if not rows:
         raise SteerlabError(f"{where} has no samples: write some with `steerlab synthesize`.")
     for number, row in enumerate(rows, start=1):
-        missing = [c for c in COLUMNS if not isinstance(row.get(c), str)]
+        row.setdefault("condition", "all")
+        missing = [c for c in (*COLUMNS, "condition") if not isinstance(row.get(c), str)]
         if missing:
             raise SteerlabError(
                 f"row {number} of {where} has no text as {missing[0]!r} (it has {', '.join(row)}): every sample needs {', '.join(COLUMNS)}."
@@ -68,7 +69,6 @@ def run(
             check_label(task(row["task"]), row["label"])
         except SteerlabError as error:
             raise SteerlabError(f"row {number} of {where}: {error}") from error
-        row.setdefault("condition", "all")
     traced = None if model == "none" else load(model)
     source, shown = source or default_source(root), _shown(where)
     if classifier is not None and classifier.model:
@@ -140,4 +140,5 @@ def _shown(where: Path) -> set[str]:
     if not (where.is_dir() and config.is_file()):
         return set()
     cells = read_object(config).get("cells", [])
-    return {text for cell in cells for texts in cell.get("shots", {}).values() for text in texts}
+    with understood(config):
+        return {str(text) for cell in cells for texts in cell.get("shots", {}).values() for text in texts}

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from steerlab.data.corpus import texts_sha256
 from steerlab.data.surface import normalise_surface
 from steerlab.errors import SteerlabError
+from steerlab.records import encode_text
 
 # Scripts written without spaces: there a letter with its marks is the token.
 _SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -106,7 +107,7 @@ def corrupt_tokens(text: str, rate: float = 0.3, seed: int = 0, key: str | None 
     tokens = _units(text)
     if not tokens:
         raise SteerlabError("a blank text was given to corrupt: give at least one word.")
-    rng = random.Random(f"{seed}\x1f{text if key is None else key}")
+    rng = random.Random(encode_text(f"{seed}\x1f{text if key is None else key}"))
     hits = max(1, round(rate * len(tokens))) if rate > 0 else 0
     chosen = set(rng.sample(range(len(tokens)), hits))
     out: list[tuple[str, str]] = []

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from steerlab.records import encode_text
+
 
 def texts_sha256(texts: Iterable[str]) -> str:
     """SHA-256 of a collection of texts, whatever their order; a text that occurs twice counts twice.
 
     The digests of the single texts are sorted and hashed again, so that neither joining nor splitting texts gives the same hash.
+    Raises `SteerlabError` for half a character.
     """
-    digests = sorted(hashlib.sha256(text.encode("utf-8")).digest() for text in texts)
+    digests = sorted(hashlib.sha256(encode_text(text)).digest() for text in texts)
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 

@@ -18,6 +18,7 @@ import regex
 
 from steerlab.data.contrast import ContrastPair, ContrastPairs
 from steerlab.errors import SteerlabError
+from steerlab.records import encode_text
 
 SOURCE = "degraded"
 LONGEST_ENDING = 3  # letters with their marks
@@ -117,7 +118,7 @@ def degrade_text(text: str, endings: Endings, rates: Rates | None = None, seed: 
     if not plain:
         raise SteerlabError("a blank text was given to degrade: give at least one word.")
     rates = rates or Rates()
-    rng = random.Random(f"{seed}\x1f{key}\x1f{plain}")  # with the text: parallel texts share ids, not luck
+    rng = random.Random(encode_text(f"{seed}\x1f{key}\x1f{plain}"))  # with the text: parallel texts share ids, not luck
     framed = _FRAME.fullmatch(plain)
     before, inner, after = framed.groups() if framed else ("", plain, "")
     first = _WORD.match(inner)

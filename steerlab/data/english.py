@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from steerlab.data.corpus import Example, SourceCard
 from steerlab.data.labelled import distinct
 from steerlab.data.multiple_choice import LETTERS, MultipleChoice
 from steerlab.data.reading import Hub, Table, read_rows
+from steerlab.records import from_json
 
 SCITLDR = SourceCard(
     "scitldr",
@@ -53,7 +53,7 @@ def read_scitldr(root: Path | None, code: str, split: str) -> Found:
         )
         for row in read_rows(root, table):
             if split_of(row["paper_id"]) == split:
-                claim = " ".join(json.loads(row["target"])[0].split()).rstrip(" .")
+                claim = " ".join(from_json(row["target"])[0].split()).rstrip(" .")
                 text = claim if not claim or claim[-1] in "?!" else f"{claim}."
                 found.append(Example(f"scitldr-{row['paper_id']}", text, None, code, "scitldr", split))
     kept, dropped = distinct(example for example in found if example.id not in SCITLDR_NEAR)
@@ -75,7 +75,7 @@ def read_commonsense(root: Path | None, code: str, split: str) -> Found:
     found = []
     for row in read_rows(root, table):
         if split_of(row["id"]) == split:
-            given = json.loads(row["choices"])
+            given = from_json(row["choices"])
             choices = dict(zip(given["label"], given["text"], strict=True))
             item = MultipleChoice(row["question"], tuple(choices[letter] for letter in LETTERS), row["answerKey"])
             name = f"commonsense-qa-{row['id']}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import overload
 from steerlab.data.corpus import texts_sha256
 from steerlab.data.reading import Table, parse_table, read_utf8, split_lines
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
 
@@ -76,9 +76,10 @@ def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SteerlabError(f"{path}, line {number} is not JSON ({error.msg}): write one object a line.") from None
+            row = from_json(line)
+        except ValueError as error:
+            what = getattr(error, "msg", str(error))
+            raise SteerlabError(f"{path}, line {number} is not JSON ({what}): write one object a line.") from None
         if not isinstance(row, dict):
             raise SteerlabError(
                 f"{path}, line {number} is {type(row).__name__}, not an object: write one object a line."

@@ -7,7 +7,6 @@ tests of including (86) and excluding (117) words, and 276 prompts of their own 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from steerlab.data.corpus import Example, SourceCard, texts_sha256
 from steerlab.data.leakage import overlap_report
 from steerlab.data.reading import Row, Table, find_root, read_rows
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json, understood
 
 IFEVAL = SourceCard(
     "ifeval",
@@ -113,6 +113,11 @@ def load_instructions(split: str = "format", root: Path | str | None = None) -> 
     if split not in SPLITS:
         raise SteerlabError(f"IFEval has no split {split!r}: give one of {', '.join(SPLITS)}.")
     folder = find_root(root)
+    with understood("a file of IFEval"):
+        return _of_split(split, folder)
+
+
+def _of_split(split: str, folder: Path | None) -> InstructedPrompts:
     if split == "all":
         return InstructedPrompts(_everything(folder, "all"), IFEVAL)
     if split == "fit":
@@ -153,8 +158,8 @@ def _cells(instructions: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> 
 
 def _prompt(row: Row, number: int, split: str, base: str) -> InstructedPrompt:
     """A row as a prompt; lists arrive as JSON text, and only rows of IFEval have a key."""
-    names: tuple[str, ...] = tuple(json.loads(row["instruction_id_list"]))
-    kwargs: tuple[dict[str, Any], ...] = tuple(json.loads(row["kwargs"]))
+    names: tuple[str, ...] = tuple(from_json(row["instruction_id_list"]))
+    kwargs: tuple[dict[str, Any], ...] = tuple(from_json(row["kwargs"]))
     if "key" in row:
         group = f"ifeval-{row['key']}"
         words = [str(word) for own in kwargs for value in own.values() if isinstance(value, list) for word in value]

@@ -56,7 +56,9 @@ def read_means(path: Path | str) -> dict[str, Float[Tensor, "l d"]]:
             f"{path} holds tensors of shapes {sorted(shapes)}: one tensor of layers x width per language is needed."
         )
     bad = [
-        name for name, tensor in means.items() if not tensor.is_floating_point() or not bool(tensor.isfinite().all())
+        name
+        for name, tensor in means.items()
+        if not tensor.is_floating_point() or not bool(tensor.double().isfinite().all())  # float8 has no isfinite
     ]
     if bad:
         raise SteerlabError(f"the means of {', '.join(bad)} in {path} are not finite numbers: get the file again.")

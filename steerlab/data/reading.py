@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.errors import SteerlabError
+from steerlab.records import from_json
 
 ENV = "STEERLAB_DATA"
 EXPORT = "refs/convert/parquet"  # where the Hub keeps the Parquet export of a data set that is itself a loading script
@@ -136,7 +137,7 @@ def parse_table(text: str, table: Table) -> list[Row]:
 
 def _json_row(line: str, number: int, table: Table) -> Row:
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except ValueError:
         row = None
     if not isinstance(row, dict):
@@ -168,7 +169,10 @@ def read_rows(root: Path | None, table: Table) -> list[Row]:
         raise SteerlabError(
             f"the data folder {root} has no {table.local}: put the data set there, or unset {ENV} to download it."
         )
-    rows = parse_table(read_utf8(path), table)
+    try:
+        rows = parse_table(read_utf8(path), table)
+    except csv.Error as error:
+        raise SteerlabError(f"{path} cannot be read as a table ({error}): restore the published file.") from None
     check_columns(rows, table.columns, str(path))
     return rows
 

@@ -13,6 +13,7 @@ from steerlab.data.languages import LANGUAGES
 from steerlab.data.languages import language as find_language
 from steerlab.data.reading import find_root
 from steerlab.errors import SteerlabError
+from steerlab.records import understood
 
 Reader = Callable[[Path | None, str, str], tuple[list[Example], int]]
 ALIASES = {"dev": "valid", "validation": "valid"}
@@ -99,7 +100,8 @@ def load(
         raise SteerlabError(
             f"data set {name!r} holds offensive text: give allow_offensive=True (--offensive) if you want it."
         )
-    examples, dropped = source.read(find_root(root), code, wanted)
+    with understood(f"data set {name!r}"):
+        examples, dropped = source.read(find_root(root), code, wanted)
     if binary:
         kept = [example for example in examples if example.label in ("positive", "negative")]
         if not kept:

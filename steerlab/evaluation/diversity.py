@@ -230,7 +230,8 @@ def _compression(encoded: Sequence[bytes], rows: Rows) -> float:
 
 
 def _unit_rows(embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    norm = np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # a row too long to have a length is refused below
+        norm = np.linalg.norm(embeddings.astype(float), axis=1, keepdims=True)
     bad = ~np.isfinite(norm[:, 0]) | (norm[:, 0] == 0)
     if bad.any():
         raise SteerlabError(

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from steerlab.batch import left_pad, plan_batches
 from steerlab.errors import SteerlabError
+from steerlab.halving import Halving
 from steerlab.model import TracedModel
 from steerlab.types import Site
 
@@ -44,7 +45,9 @@ def log_likelihood(
         rows = [head + list(tail) for head, tail in zip(rendered, tails, strict=True)]
         heads = [len(head) for head in rendered]
     rows = [row[: model.context_length] for row in rows]
-    for members in plan_batches([len(row) for row in rows], token_budget):
+    memory = Halving("texts")
+
+    def score(members: list[int]) -> None:
         batch = left_pad([rows[m] for m in members], model.pad_id).to(model.device)
         logits = model.forward(batch, logits=True).logits
         assert logits is not None
@@ -55,6 +58,9 @@ def log_likelihood(
             if n > 0:
                 total[filled[m]] = float(picked[r, -n:].sum())
                 count[filled[m]] = n
+
+    for members in plan_batches([len(row) for row in rows], token_budget):
+        memory.run(members, score)
     return total, count
 
 
@@ -76,10 +82,15 @@ def embeddings(
     site = Site(model.n_layers // 2 if layer is None else layer)
     rows = [row[: model.context_length] for row in model.token_rows([text or " " for text in texts])]
     found = np.zeros((len(texts), model.d_model))
-    for members in plan_batches([len(row) for row in rows], token_budget):
+    memory = Halving("texts")
+
+    def embed(members: list[int]) -> None:
         batch = left_pad([rows[m] for m in members], model.pad_id).to(model.device)
         h = model.forward(batch, read=[site])[site].float()
         mask = batch.real[..., None]
         mean = torch.where(mask, h, 0.0).sum(1) / mask.sum(1)
         found[members] = mean.cpu().numpy()
+
+    for members in plan_batches([len(row) for row in rows], token_budget):
+        memory.run(members, embed)
     return found

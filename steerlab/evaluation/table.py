@@ -9,6 +9,7 @@ import pandas as pd
 
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.stats import Estimate
+from steerlab.records import encode_text
 
 KEYS = ("language", "task", "condition", "metric")
 COLUMNS = (*KEYS, "value", "low", "high", "n", "reason")
@@ -18,11 +19,12 @@ def metrics_table(results: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> p
     """One row per estimate, in the order given: language, task, condition, metric, value, low, high, n, reason.
 
     `results`: rows with the four keys and `estimate`, or mappings language -> task -> condition -> metric -> `Estimate`. Missing numbers
-    are NaN. Raises `SteerlabError` for anything else, and for a key that stands twice.
+    are NaN. Raises `SteerlabError` for anything else, a key that stands twice, and half a character.
     """
     rows = list(_nested(results, ())) if isinstance(results, Mapping) else [_row(row) for row in results]
     seen: set[tuple[str, ...]] = set()
     for key, _ in rows:
+        encode_text("".join(key))  # refuses half a character, which no table can hold
         if key in seen:
             raise SteerlabError(f"{' / '.join(key)} has two estimates: give each metric once.")
         seen.add(key)

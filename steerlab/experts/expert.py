@@ -14,16 +14,19 @@ from steerlab.capture import provenance
 from steerlab.errors import SteerlabError
 from steerlab.experts import card, training
 from steerlab.experts.config import ExpertConfig
+from steerlab.experts.lora import CONFIG as ADAPTER
 from steerlab.experts.lora import WEIGHTS, check_trainable, lora_inside, write_adapter
 from steerlab.experts.memory import Memorisation, memorisation, recited
 from steerlab.experts.pairs import Pair, apart, distinct_pairs, hold_out, is_offensive, token_rows
 from steerlab.generation import Request, Settings, generate
 from steerlab.model import TracedModel
-from steerlab.records import differences, encode, parse, pretty, read_object
+from steerlab.records import differences, encode, is_sealed, parse, pretty, read_object, sealed
+from steerlab.schema import upgraded
 from steerlab.tasks import FINISHES, Task, postprocess, task
 
 RECORD, SAMPLES, CARD, LOCK = "expert.json", "samples.jsonl", "README.md", ".lock"
-KIND, SCHEMA = "steerlab expert", 1
+KIND, SCHEMA = "steerlab expert", 2
+STEPS = {1: lambda record: {**record, "files": {}}}  # layout 1 had no checksums of itself, its samples and its card
 
 
 @dataclass(frozen=True)
@@ -124,16 +127,25 @@ def read_expert(folder: Path | str) -> Expert:
         )
         raise SteerlabError(f"{place} has no {RECORD}: {told}.")
     record = read_object(place / RECORD)
-    if record.get("kind") != KIND or record.get("schema") != SCHEMA:
-        raise SteerlabError(
-            f"{place / RECORD} is no record of an expert in layout {SCHEMA}: it was written by another version."
-        )
+    if record.get("kind") != KIND:
+        raise SteerlabError(f"{place / RECORD} is no record of an expert: give a folder that `steerlab expert train` wrote.")
+    layout = record.get("schema")
+    record = upgraded(place / RECORD, KIND, record, layout, SCHEMA, STEPS)
     weights = place / WEIGHTS
     if not weights.is_file() or disk.fingerprint(weights)["sha256"] != record["adapter"]["sha256"]:
         raise SteerlabError(
             f"{weights} is not what was trained: the file was changed or removed, train the expert again."
         )
+    changed = [name for name, own in record["files"].items() if _other(place / name, own)]
+    if changed or (layout == SCHEMA and not is_sealed(record)):
+        raise SteerlabError(
+            f"{place / (changed or [RECORD])[0]} was changed after it was written: delete {RECORD} and train the expert again."
+        )
     return Expert(place, record)
+
+
+def _other(file: Path, written: dict[str, Any]) -> bool:
+    return not file.is_file() or disk.fingerprint(file) != written
 
 
 def _split(
@@ -230,5 +242,6 @@ def _write(place: Path, record: dict[str, Any], written: Sequence[dict[str, Any]
     """Samples and card first, the record last: where it stands, the expert is whole. The training state has done its work."""
     disk.replace(place / SAMPLES, b"".join(encode(row) for row in written))
     disk.replace(place / CARD, card.card(record).encode())
-    disk.replace(place / RECORD, pretty(record))
+    record = {**record, "files": {name: disk.fingerprint(place / name) for name in (SAMPLES, CARD, ADAPTER)}}
+    disk.replace(place / RECORD, pretty(sealed(record)))
     (place / training.STATE).unlink(missing_ok=True)

@@ -115,7 +115,8 @@ def _ends(word: str, after: str) -> bool:
     """Does the sentence end behind `word`, which closes with . ? or !, given what comes next?"""
     if word[-1] in "?!" or _INNER_END.search(word[:-1]):
         return True
-    starter = after[0].isupper() and _WORD.findall(after.casefold())[0] in STARTERS
+    word_after = _WORD.search(after.casefold())  # a capital need not be a letter: \u24b6, in a circle, is a symbol
+    starter = after[0].isupper() and word_after is not None and word_after.group() in STARTERS
     if _DOTS.search(word):
         return starter
     own = _TOKEN.search(word)

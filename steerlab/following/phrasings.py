@@ -12,6 +12,7 @@ from typing import Any
 from steerlab.data.languages import LANGUAGES
 from steerlab.errors import SteerlabError
 from steerlab.following.registry import find_checker
+from steerlab.records import encode_text
 
 # Languages of IFEval and of the studies, by the codes their checks take.
 _OTHERS = """ar Arabic bg Bulgarian bn Bengali es Spanish fa Persian fi Finnish fr French gu Gujarati hi Hindi it Italian ja Japanese
@@ -182,7 +183,10 @@ def phrase(instruction: str, kwargs: Mapping[str, Any], number: int = 0) -> str:
     find_checker(instruction)
     if instruction not in PHRASINGS:
         raise SteerlabError(f"{instruction} has no phrasings: give one of {', '.join(PHRASINGS)}.")
-    words = {name: ", ".join(value) if isinstance(value, list | tuple) else value for name, value in kwargs.items()}
+    words = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for name, value in kwargs.items()
+    }
     if "words" in words:
         words["word"] = words.pop("words")
     if "language" in words:
@@ -199,7 +203,7 @@ def phrase(instruction: str, kwargs: Mapping[str, Any], number: int = 0) -> str:
 
 def instruct(base: str, instruction: str, kwargs: Mapping[str, Any], seed: int = 0, key: str = "") -> str:
     """The base query with the instruction behind it, in a phrasing drawn from (seed, key) alone; `key` is the base query unless
-    given.
+    given. Raises `SteerlabError` as `phrase` does, and for half a character.
     """
-    rng = random.Random(f"{seed}\x1f{key or base}\x1f{instruction}")
+    rng = random.Random(encode_text(f"{seed}\x1f{key or base}\x1f{instruction}"))
     return f"{base} {phrase(instruction, kwargs, rng.randrange(10_000))}"

@@ -15,6 +15,7 @@ from steerlab.evaluation.words import words
 from steerlab.following.phrasings import instruct
 from steerlab.following.queries import Query
 from steerlab.following.registry import SIMPLE, check_all
+from steerlab.records import encode_text
 
 MARKS = ("!", "?", ";")
 LIMITS = (3, 5, 8, 12, 20)
@@ -121,7 +122,7 @@ def obey(
     names = together(instructions)
     body, kwargs = " ".join(text.split()), dict[str, dict[str, Any]]()
     for name in sorted(names, key=lambda own: ORDER.index(own) if own in ORDER else -1):
-        rng = random.Random(f"{seed}\x1f{text}\x1f{name}")
+        rng = random.Random(encode_text(f"{seed}\x1f{text}\x1f{name}"))
         kwargs[name] = dict(given[name]) if name in given else draw(name, rng, long_words(body) or WORDS, (language,))
         body = _changed(body, name, kwargs[name])
     asked = tuple(kwargs[name] for name in names)

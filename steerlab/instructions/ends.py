@@ -17,6 +17,7 @@ from tqdm import tqdm
 from steerlab.batch import Batch, left_pad, plan_batches
 from steerlab.capture import all_layers
 from steerlab.errors import SteerlabError
+from steerlab.halving import Halving
 from steerlab.instructions.forms import Form
 from steerlab.model import TracedModel
 from steerlab.streams import Past, shareable
@@ -44,6 +45,14 @@ class Pass:
         """The mean over each row's last tokens."""
         return h.gather(1, self.ends[..., None].expand(-1, -1, h.shape[-1])).mean(1)
 
+    def rows(self, some: Sequence[int]) -> Pass:
+        """These rows alone; all of them where all are named."""
+        if len(some) == len(self.members):
+            return self
+        index = torch.tensor(some, device=self.ends.device)
+        past = None if self.past is None else self.past.rows(index)
+        return Pass([self.members[i] for i in some], self.batch.select(index), past, self.ends[index])
+
 
 def prompt_ends(
     model: TracedModel,
@@ -66,19 +75,28 @@ def prompt_ends(
     means = torch.zeros(len(weights), len(sites), model.d_model, dtype=torch.float64, device=model.device)
     norm = torch.zeros(len(sites), dtype=torch.float64, device=model.device)
     given = weights.to(model.device, torch.float64)
-    for one in passes(model, texts, form, groups, last, token_budget, progress):
+    memory = Halving("prompts")
+    for whole in passes(model, texts, form, groups, last, token_budget, progress):
 
-        def add(site: Site, h: Tensor, one: Pass = one) -> None:
-            end = one.end(h).double()
-            if not bool(end.isfinite().all()):
-                raise SteerlabError(
-                    f"an activation behind layer {site.layer} is NaN or infinite for {texts[one.members[0]][:60]!r} or a text read "
-                    "with it: run the model in float32 or bfloat16."
-                )
-            means[:, site.layer] += given[:, one.members] @ end
-            norm[site.layer] += end.norm(dim=-1).sum()
+        def read(some: list[int], whole: Pass = whole) -> None:
+            one, sums, norms = whole.rows(some), torch.zeros_like(means), torch.zeros_like(norm)
 
-        model.forward(one.batch, read=sites, visit=add, past=one.past)
+            def add(site: Site, h: Tensor) -> None:
+                end = one.end(h).double()
+                if not bool(end.isfinite().all()):
+                    bad = one.members[int((~end.isfinite()).any(1).int().argmax())]
+                    raise SteerlabError(
+                        f"an activation behind layer {site.layer} is NaN or infinite for the text {texts[bad][:60]!r}: run the model in "
+                        "float32 or bfloat16."
+                    )
+                sums[:, site.layer] = given[:, one.members] @ end
+                norms[site.layer] = end.norm(dim=-1).sum()
+
+            model.forward(one.batch, read=sites, visit=add, past=one.past)
+            means.add_(sums)
+            norm.add_(norms)
+
+        memory.run(range(len(whole.members)), read)
     return PromptEnds(means.cpu(), (norm / len(texts)).cpu())
 
 
@@ -95,12 +113,18 @@ def end_activations(
     """The activations that `prompt_ends` sums, float32, one row per text. Raises as it does."""
     sites = all_layers(model)
     found = torch.empty(len(texts), len(sites), model.d_model)
-    for one in passes(model, texts, form, groups, last, token_budget, progress):
+    memory = Halving("prompts")
+    for whole in passes(model, texts, form, groups, last, token_budget, progress):
 
-        def keep(site: Site, h: Tensor, one: Pass = one) -> None:
-            found[one.members, site.layer] = one.end(h.float()).cpu()
+        def read(some: list[int], whole: Pass = whole) -> None:
+            one = whole.rows(some)
 
-        model.forward(one.batch, read=sites, visit=keep, past=one.past)
+            def keep(site: Site, h: Tensor) -> None:
+                found[one.members, site.layer] = one.end(h.float()).cpu()
+
+            model.forward(one.batch, read=sites, visit=keep, past=one.past)
+
+        memory.run(range(len(whole.members)), read)
     return found
 
 

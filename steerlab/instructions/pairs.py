@@ -13,6 +13,7 @@ from steerlab.errors import SteerlabError
 from steerlab.following.phrasings import PHRASINGS, phrase
 from steerlab.following.prompts import cell_name
 from steerlab.following.queries import Query
+from steerlab.records import encode_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def build_pairs(
     known = range(len(PHRASINGS[instruction]))
     for query in queries:
         text, group = (query, query) if isinstance(query, str) else (query.text, query.group)
-        rng = random.Random(f"{seed}\x1f{text}\x1f{instruction}")
+        rng = random.Random(encode_text(f"{seed}\x1f{text}\x1f{instruction}"))
         for number in rng.sample(known, min(phrasings, len(known))):
             rows.append((f"{text} {phrase(instruction, own, number)}", text, group))
     instructed, bare, groups = zip(*rows, strict=True)

@@ -17,6 +17,7 @@ from steerlab.errors import SteerlabError
 from steerlab.interop import control_vector, plain_pickle, torch_file
 from steerlab.interop.foreign import Foreign, scaled
 from steerlab.interop.trees import vectors_of
+from steerlab.records import understood
 from steerlab.vectors import SteeringVector
 
 FORMATS = {
@@ -49,7 +50,8 @@ def import_vectors(
         facts = disk.fingerprint(path)
     if facts["bytes"] > _LARGEST:
         raise SteerlabError(f"{path} has {facts['bytes']:,} bytes: vectors are smaller than {_LARGEST:,}.")
-    found = _foreign(path, layers, embedding_first)
+    with understood(path):
+        found = _foreign(path, layers, embedding_first)
     if not found:
         raise SteerlabError(f"{path} holds no vector: give the file of one.")
     names = [one.name for one in found]
@@ -147,5 +149,5 @@ def _arrays(data: bytes, source: str) -> Any:
     try:
         found = np.load(io.BytesIO(data), allow_pickle=False)
         return found if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib say it with many types
         raise SteerlabError(f"{source} can not be read as arrays of numbers ({error}): write it again.") from error

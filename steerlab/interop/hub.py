@@ -45,7 +45,7 @@ def upload(folder: Path, repo_id: str, repo_type: str, private: bool, message: s
     try:
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type=repo_type, commit_message=message)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as with a download
         raise SteerlabError(
             f"{repo_id!r} could not be uploaded ({_first(error)}): log in with `hf auth login`, and check the name."
         ) from error
@@ -62,7 +62,7 @@ def from_pretrained(repo_id: str, *, revision: str = "", api: Any = None) -> tup
     try:
         commit = revision if _COMMIT.fullmatch(revision) else str(api.repo_info(repo_id, revision=revision or None).sha)
         folder = api.snapshot_download(repo_id, revision=commit, allow_patterns=["*.safetensors", "vectors.json"])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a download raises depends on the network stack below the hub's package
         raise SteerlabError(
             f"{repo_id!r} could not be fetched ({_first(error)}): check the name and revision."
         ) from error

@@ -227,7 +227,7 @@ KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: _kind(tensor, torch.Tensor),
 }
-_BARE = {"numpy.ndarray"}  # named as an argument, never called
+_BARE = {"numpy.ndarray", "numpy.memmap"}  # named as an argument, never called
 
 
 def _settled(value: Any, depth: int, seen: dict[int, Any]) -> Any:

@@ -20,6 +20,7 @@ def read(data: bytes, source: str) -> object:
     """What the file holds, with arrays and known classes (`records`) allowed. Raises `SteerlabError` for anything else."""
     rebuild: Any = np.zeros(0).__reduce__()[0]
     arrays = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    arrays.append((np.ndarray, "numpy.memmap"))  # what gguf's reader gives, and so repeng pickles
     allowed: list[Any] = [*arrays, np.ndarray, np.dtype, *(type(np.dtype(name)) for name in _NUMBERS)]
     allowed += [(kind, name) for name, kind in CLASSES.items()]
     try:

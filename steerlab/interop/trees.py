@@ -160,12 +160,18 @@ def _ndim(value: object) -> int:
 def _row(value: Any) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
         raise SteerlabError(f"an array of {value.dtype} was found where numbers are expected: save it as float32.")
-    found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    found = value.detach() if isinstance(value, Tensor) else torch.from_numpy(_native(value))
     if not (
         found.is_floating_point() or found.dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
     ):
         raise SteerlabError(f"an array of {found.dtype} was found where numbers are expected: save it as float32.")
     return found.float()
+
+
+def _native(value: Any) -> np.ndarray:
+    """The array in this machine's byte order, in one piece."""
+    found = np.asarray(value)
+    return np.ascontiguousarray(found, dtype=found.dtype.newbyteorder("="))
 
 
 def _described(value: object) -> str:

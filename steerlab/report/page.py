@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from steerlab import disk
 from steerlab.errors import SteerlabError
+from steerlab.records import understood
 from steerlab.report import charts as drawing
 from steerlab.report.gather import Seen, look
 from steerlab.report.pairs import Pair, pairs
@@ -33,10 +34,11 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "", most: int = M
     """
     if not runs or most < 1:
         raise SteerlabError(f"{len(runs)} runs and at most {most} pairs were asked for: give at least one of each.")
-    seen = [look(path, name) for path, name in zip(runs, _names(runs), strict=True)]
-    text, shown = page(seen, title, most)
+    with understood(", ".join(map(str, runs))):
+        seen = [look(path, name) for path, name in zip(runs, _names(runs), strict=True)]
+        text, shown = page(seen, title, most)
     with disk.told(out):
-        disk.replace(out, text.encode())
+        disk.replace(out, text.encode("utf-8", "replace"))  # the name of a folder need not be UTF-8
     return shown
 
 

@@ -51,6 +51,10 @@ class ModelPlan:
     batch_rows: int = 128
 
     def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise SteerlabError(
+                f"a model of the study has the name {self.name!r}: give a hub id, a folder, or polyglot-mini."
+            )
         _known(self.unit, UNITS, f"unit of model {self.name}")
         _known(self.quantize, QUANTIZED, f"quantize of model {self.name}")
         if (

@@ -87,6 +87,7 @@ def strengths(
                 axes.set_title(f"{group} block")
             if c == 0:
                 axes.set_ylabel(f"gain in {label} (points)", fontsize=8.5)
+    panels[-1 - len(groups) // 2].set_xlabel(f"strength ({unit})")
     f1 = (
         own[(own["metric"] == metrics[0][0]) & (own["kind"] != "random")]
         .sort_values("value", ascending=False, kind="stable")

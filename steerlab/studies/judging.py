@@ -23,7 +23,8 @@ from steerlab.evaluation.finetune import fine_tune
 from steerlab.evaluation.human import HumanTexts, human_texts
 from steerlab.evaluation.pool import NgramPool
 from steerlab.evaluation.words import words
-from steerlab.records import config_key, encode, parse
+from steerlab.records import SEAL, config_key, is_sealed, parse, plain, pretty, read_sealed_rows, sealed, sealed_rows
+from steerlab.store import verify
 from steerlab.studies.config import StudyConfig
 from steerlab.studies.units import shots_of
 from steerlab.studies.writing import Job
@@ -165,7 +166,7 @@ def judge_key(job: Job, config: StudyConfig, judge: Judge) -> str:
         "train": data.texts_sha256(judge.human.train_texts),
         "seeds": config.classifier_seeds,
         "classifier": config.classifier,
-        "judge": 1,
+        "judge": 2,  # 1 had no checksum
     }
     return config_key(record)[:12]
 
@@ -175,9 +176,11 @@ def judge_units(
 ) -> pd.DataFrame:
     """The rows of every finished unit, computed where they are not there yet, as a table in the order of the jobs.
 
-    Raises `SteerlabError` where no unit is finished.
+    Raises `SteerlabError` where no unit is finished, or one was changed since.
     """
     finished = [job for job in jobs if job.finished]
+    for job in finished:
+        verify(job.folder)
     if not finished:
         raise SteerlabError(f"{out} has no finished unit to judge: write some first.")
     judges: dict[tuple[str, str], Judge] = {}
@@ -187,11 +190,13 @@ def judge_units(
         if place not in judges:
             judges[place] = Judge(config, *place, root)
         path = out / JUDGED / f"{job.unit.name}-{judge_key(job, config, judges[place])}.jsonl"
-        if not path.is_file():
-            found = list(judges[place].rows(job, read_rows(job, SAMPLES), read_rows(job, DRAFTS)))
+        with told(path):
+            known = read_sealed_rows(path.read_bytes()) if path.is_file() else None
+        if known is None:  # or no longer what was written there
+            known = list(judges[place].rows(job, read_rows(job, SAMPLES), read_rows(job, DRAFTS)))
             with told(path):
-                replace(path, b"".join(encode(row) for row in found))
-        rows += parse(path.read_bytes(), path)
+                replace(path, sealed_rows(known))
+        rows += map(plain, known)
     return pd.DataFrame(rows)
 
 
@@ -202,10 +207,21 @@ def read_rows(job: Job, name: str) -> list[dict[str, Any]]:
         return parse(path.read_bytes(), path)
 
 
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """The sealed object in a file without its seal; None where there is none, or it was changed since."""
+    try:
+        value = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not is_sealed(value):
+        return None
+    return {name: own for name, own in value.items() if name != SEAL}
+
+
 def references(config: StudyConfig, out: Path, root: Path | None) -> pd.DataFrame:
     """Floor and ceiling of every (language, task) of the study, kept in the study's folder."""
     path = out / JUDGED / "references.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_sealed(path) or {}
     rows = []
     for code, name in config.cases():
         judge = Judge(config, code, name, root)
@@ -213,7 +229,7 @@ def references(config: StudyConfig, out: Path, root: Path | None) -> pd.DataFram
         if key not in known:
             known[key] = judge.references()
             with told(path):
-                replace(path, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
+                replace(path, pretty(sealed(known)))
         own = known[key]
         row: dict[str, Any] = {"language": code, "task": name, "source": own["source"], "test_texts": own["test_texts"]}
         for what in ("floor", "ceiling"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from steerlab.evaluation import calibration
 from steerlab.evaluation.mixing import HUMAN, MIXED, mixing_curves
 from steerlab.evaluation.splits import Labelled
 from steerlab.evaluation.stats import Estimate, bootstrap
-from steerlab.records import config_key, plain
+from steerlab.records import config_key, plain, pretty, sealed
 from steerlab.studies.config import StudyConfig
-from steerlab.studies.judging import JUDGED, Judge, read_rows
+from steerlab.studies.judging import JUDGED, Judge, read_rows, read_sealed
 from steerlab.studies.writing import Job
 from steerlab.synthesis import SAMPLES
 from steerlab.tasks import task
@@ -66,12 +65,13 @@ def worth(
         for what, arm in ((UNSTEERED, "none"), (STEERED, arms[model, code, name])):
             later = [job for job in own if job.unit.seed != min(config.seeds)] or own
             path = out / JUDGED / f"worth-{_key(later, arm, judge)}.json"
-            if not path.is_file():
-                found = list(_measured(config, judge, [_texts(job, arm) for job in later]))
+            kept = read_sealed(path)
+            if kept is None:
+                kept = {"rows": plain(list(_measured(config, judge, [_texts(job, arm) for job in later])))}
                 with told(path):
-                    replace(path, (json.dumps(plain(found)) + "\n").encode())
+                    replace(path, pretty(sealed(kept)))
             known = {"model": model, "language": code, "task": name, "what": what, "arm": arm}
-            rows += [known | row for row in json.loads(path.read_text(encoding="utf-8"))]
+            rows += [known | row for row in kept["rows"]]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

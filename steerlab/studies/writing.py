@@ -15,6 +15,7 @@ from tqdm import tqdm
 from steerlab.disk import take_lock, told
 from steerlab.errors import Busy, SteerlabError
 from steerlab.loading import load
+from steerlab.manifest import read_manifest
 from steerlab.model import TracedModel
 from steerlab.sharding import Shard
 from steerlab.store import RunFolder, verify
@@ -93,8 +94,8 @@ def write_units(config: StudyConfig, model: TracedModel, jobs: Sequence[Job], pr
             model, job.cells, config.per_label[job.unit.task], config.settings(job.unit.seed), job.unit.plan.batch_rows,
             config.max_tries,
         )  # fmt: skip
-    open_jobs = [job for job in jobs if not job.finished]
-    done = sum(job.slots for job in jobs if job.finished)
+    open_jobs = [job for job in jobs if not _sound(job)]
+    done = sum(job.slots for job in jobs) - sum(job.slots for job in open_jobs)
     with tqdm(total=sum(job.slots for job in jobs), initial=done, unit="text", disable=not progress) as bar:
         while open_jobs:
             held = [job for job in open_jobs if not _written(config, model, job, bar)]
@@ -105,24 +106,34 @@ def write_units(config: StudyConfig, model: TracedModel, jobs: Sequence[Job], pr
                 time.sleep(WAIT)
 
 
+def _sound(job: Job) -> bool:
+    """Whether the unit is finished and all of it as it was then."""
+    if not job.finished:
+        return False
+    try:
+        verify(job.folder)
+    except SteerlabError:
+        return False
+    return True
+
+
 def _written(config: StudyConfig, model: TracedModel, job: Job, bar: Any) -> bool:
     """Write one unit; False when another process holds it."""
     bar.set_description(job.unit.name)
     before = bar.n
-    if not job.finished:
-        try:
-            run = RunFolder.open(job.folder, job.record)
-        except Busy:
-            return False
-        with run:
-            if not run.finished:
-                written = synthesize(
-                    model, job.cells, run, per_label=config.per_label[job.unit.task], settings=config.settings(job.unit.seed),
-                    batch_rows=job.unit.plan.batch_rows, max_tries=config.max_tries, near_duplicate=config.near_duplicate,
-                    progress=False, on_batch=lambda texts, tokens: bar.update(texts),
-                )  # fmt: skip
-                run.write_json("unfilled.json", {"unfilled": written.unfilled, "rejected": written.rejected})
-                run.finish()
+    try:
+        run = RunFolder.open(job.folder, job.record)  # what is damaged in a finished one is put aside here
+    except Busy:
+        return False
+    with run:
+        if not run.finished:
+            written = synthesize(
+                model, job.cells, run, per_label=config.per_label[job.unit.task], settings=config.settings(job.unit.seed),
+                batch_rows=job.unit.plan.batch_rows, max_tries=config.max_tries, near_duplicate=config.near_duplicate,
+                progress=False, on_batch=lambda texts, tokens: bar.update(texts),
+            )  # fmt: skip
+            run.write_json("unfilled.json", {"unfilled": written.unfilled, "rejected": written.rejected})
+            run.finish()
     bar.update(before + job.slots - bar.n)  # redraws are no new texts
     return True
 
@@ -166,7 +177,7 @@ def merge(out: Path, parts: Sequence[Path]) -> int:
             verify(unit)
             there = out / UNITS / unit.name
             if (there / "manifest.json").is_file():
-                if (there / "manifest.json").read_bytes() != (unit / "manifest.json").read_bytes():
+                if read_manifest(there) != read_manifest(unit):
                     raise SteerlabError(
                         f"{unit} and {there} have one key and different contents: the machines compute differently; keep them apart."
                     )
