@@ -118,7 +118,8 @@ def read_texts(
     for members, whole, whole_mask in passes(model, picked, token_budget, progress, what):
 
         def read(some: list[int], all: list[int] = members, given: tuple[Batch, Tensor] = (whole, whole_mask)) -> None:
-            batch, mask = given if some == all else (part.to(model.device) for part in picked.batch(some, model.pad_id))
+            batch, mask = given if some == all else picked.batch(some, model.pad_id)
+            batch, mask = batch.to(model.device), mask.to(model.device)
             if bool(mask.any()):
                 model.forward(batch, read=sites, visit=lambda site, h: look(site, h, some, mask))
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from steerlab.errors import SteerlabError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 # What torch's allocator of the CPU says, in a RuntimeError of no class of its own: Linux, and other systems.
 CPU_WORDS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 
@@ -46,7 +47,8 @@ class Halving:
 
         Raises `SteerlabError` where a single item does not fit.
         """
-        waiting, found = [list(items)] if items else [], []
+        waiting: list[list[T]] = [list(items)] if items else []
+        found: list[R] = []
         while waiting:
             part, *waiting = [*self._parts(waiting[0]), *waiting[1:]]
             told = ""

@@ -78,7 +78,8 @@ def read_streams(
     streams, where, ids, norm = [], [], [], torch.zeros(len(sites), dtype=torch.float64)
 
     def read(members: list[int]) -> None:
-        batch, mask = (one.to(model.device) for one in picked.batch(members, model.pad_id))
+        batch, mask = picked.batch(members, model.pad_id)
+        batch = batch.to(model.device)
         real, norms = mask.cpu(), torch.zeros_like(norm)
         spots = [_spread(own, per_text) for own in real]
         row = torch.cat([torch.full_like(own, r) for r, own in enumerate(spots)])

@@ -96,7 +96,8 @@ def _task(work: Work, shard: Shard, threads: int) -> None:
 def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -> int:
     """Ray tasks, one GPU each where the cluster has some; Ray starts a task again whose worker died."""
     try:
-        import ray  # pyright: ignore[reportMissingImports]
+        import ray
+        import ray.exceptions
     except ImportError as error:
         raise SteerlabError("ray is not installed: pip install 'steerlab[ray]', or give --workers alone.") from error
     # The workers of a cluster of this machine find the modules this process finds; another's have what is installed there.

@@ -132,7 +132,7 @@ def main() -> None:
     for one in chosen:
         kept[one.program] = row(one, Counter(end for name, end in seen.ends if name.startswith(one.tests)))
     with TABLE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer: csv.DictWriter[str] = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept[one.program] for one in FORMATS)
 

@@ -96,7 +96,7 @@ def place() -> Iterator[Path]:
         yield Path(home)
 
 
-def tried(target: Target, inputs: int, same: bool, each: Callable[[Any, Path], None]) -> None:
+def tried(target: Target, inputs: int, same: bool, each: Callable[[Any, Path], object]) -> None:
     """Put so many inputs to `each`; with `same` the same ones every time."""
     phases = (Phase.explicit, Phase.generate, Phase.shrink)
 
@@ -108,7 +108,7 @@ def tried(target: Target, inputs: int, same: bool, each: Callable[[Any, Path], N
             database=None,
             derandomize=same,
             phases=phases,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
         )
         @given(target.given)
         def run(example: Any) -> None:

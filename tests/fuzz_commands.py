@@ -90,8 +90,8 @@ def commands() -> dict[str, Any]:
         inner = getattr(command, "commands", None)
         if inner is None:
             yield name, command
-        for key in inner or ():
-            yield from walk(inner[key], f"{name} {key}".strip())
+        for key, below in (inner or {}).items():
+            yield from walk(below, f"{name} {key}".strip())
 
     return dict(sorted(walk(typer.main.get_command(cli.app), "")))
 

@@ -146,7 +146,7 @@ def test_names_of_imported_vectors_are_made_plain(
 
 
 def test_an_archive_of_arrays_is_not_unpacked(inside: Path) -> None:
-    np.savez(inside / "given.npz", **{"../../escape_1": np.ones(3), "b_2": np.ones(3)})
+    np.savez(inside / "given.npz", **{"../../escape_1": np.ones(3), "b_2": np.ones(3)})  # pyright: ignore[reportArgumentType]
     import_vectors(inside / "given.npz")
     _alone(inside)
 

@@ -13,7 +13,9 @@ from steerlab import store
 from steerlab.ablation.selection import recommended
 from steerlab.commands import sweep as command
 from steerlab.commands.synthesize import Steering, interventions
+from steerlab.disk import fingerprint
 from steerlab.errors import SteerlabError
+from steerlab.records import pretty, sealed
 from steerlab.vectors import SteeringVector
 from tests.swept import make_place, model_at, quick, sweep_rows, sweep_run
 
@@ -126,8 +128,8 @@ def _repeated(run: Path, out: Path) -> Any:
     text = table.read_text()
     table.write_text(text.replace(",tokens,vector,nothing,", ",tokens,vector,nothing,1", 1))
     manifest = json.loads((run / "manifest.json").read_text())
-    manifest["files"]["sweep.csv"] = store.fingerprint(table)
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    manifest["files"]["sweep.csv"] = fingerprint(table)
+    (run / "manifest.json").write_bytes(pretty(sealed(manifest)))
     said = sweep_run("--reproduce", run, "--out", out, "--json", "-q")
     table.write_text(text)
     return said

@@ -29,7 +29,7 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
     print(f"{len(texts)} passages, {sum(sizes.values()) / 1e6:.1f} MB: {sizes}", flush=True)
     tokenizer = corpus.train_tokenizer(texts, c.vocab)
     tokenizer.save(str(packed / "tokenizer.json"))
-    stream = corpus.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
+    stream = packing.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
     print(
         "share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)),
         flush=True,
@@ -38,7 +38,7 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
     write_held_out(tokenizer, packed, root)
 
 
-def write_batches(stream: Iterator[corpus.Document], packed: Path, tokens: int, c: TrainConfig) -> None:
+def write_batches(stream: Iterator[packing.Document], packed: Path, tokens: int, c: TrainConfig) -> None:
     """Pack the stream's documents into about `tokens` tokens: `batches.npy` (n 3 rows length, int16)."""
     n = tokens // (c.rows * c.length)
     batches = np.lib.format.open_memmap(
