@@ -20,6 +20,7 @@ from steerlab.adapters import Adapter
 from steerlab.architecture import Layout
 from steerlab.batch import Batch, left_pad
 from steerlab.decoding import Decoded, DecodeLoop, Finished, Mix, Pick, Watch
+from steerlab.engines import check_cache
 from steerlab.errors import SteerlabError
 from steerlab.steering import CompiledPlan, Plan
 from steerlab.streams import Past, Stream
@@ -59,10 +60,9 @@ class Side:
 class TracedModel:
     """A causal LM whose residual stream can be read and edited, one batch at a time.
 
-    The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns
-    or raises. `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain
-    transformers model underneath. `engine` says where the verbs run (see `steerlab.engines`); `keeps_cache`: whether keys and
-    values of a forward can be had there, so that another goes on from them (`past`).
+    The model itself is never changed: edits live inside one `forward` or `decode` and are gone when it returns or raises.
+    `model.nnsight` is the wrapped nnsight model, for traces of your own; `model.hf` is the plain transformers model underneath.
+    `engine`: where the verbs run (see `steerlab.engines`); `keeps_cache`: whether keys and values can be had there (`past`).
     """
 
     engine = "local"
@@ -79,12 +79,10 @@ class TracedModel:
         adapter: Adapter | None = None,
         nnsight: Any = None,
     ) -> None:
-        self.name, self.revision, self.layout, self.template = name, revision, layout, template
-        self.adapter = adapter
-        # Any: to a type checker every attribute of a torch module is Tensor | Module.
+        self.name, self.revision, self.layout, self.template, self.adapter = name, revision, layout, template, adapter
+        # Any: to a type checker every attribute of a torch module is Tensor | Module. An engine elsewhere brings its own nnsight.
         self.hf: Any = hf
         self.tokenizer: Any = tokenizer
-        # An engine whose weights are elsewhere brings its own.
         self.nnsight: Any = nnsight or TransformersModel(hf, tokenizer=tokenizer, task="text-generation")
         self._blocks: Any = walk(self.nnsight, layout.layers)
         self._turn = threading.RLock()
@@ -226,19 +224,9 @@ class TracedModel:
                 tracer.stop()
         return Reading(found, out[0] if out else None)
 
-    def check_cache(self) -> None:
-        """Raise `SteerlabError` unless keys and values can be had here."""
-        if not self.keeps_cache:
-            raise SteerlabError(
-                f"engine {self.engine!r} keeps no keys and values to go on from: read whole texts, or use engine 'local'."
-            )
-
     def past(self, batch: Batch) -> Past:
-        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there.
-
-        Raises `SteerlabError` where the engine keeps none.
-        """
-        self.check_cache()
+        """Keys and values of the batch's tokens: rows that begin alike are read once, and `forward` goes on from there."""
+        check_cache(self)
         with self._alone():
             return Past.read(self.hf, batch.to(self.device))
 

@@ -1,9 +1,7 @@
-"""The training text of polyglot-mini: openly licensed *train* splits in twelve languages, most of it behind the
-tasks' own prompts.
+"""The training text of polyglot-mini: openly licensed *train* splits in twelve languages, most of it behind the tasks' own prompts.
 
-Nothing that later serves as a test (SIB-200 dev and test, the held-out parts of NTREX, NusaX and the Slovene
-pairs, this project's own sample set) and nothing the bundled vectors are fitted on is read here:
-`steerlab.data` keeps those splits apart.
+Nothing that later serves as a test (SIB-200 dev and test, the held-out parts of NTREX, NusaX and the Slovene pairs, this project's own
+sample set) and nothing the bundled vectors are fitted on is read here: `steerlab.data` keeps those splits apart.
 """
 
 from __future__ import annotations
@@ -198,8 +196,7 @@ def plain_prompt(language: str | None) -> str:
 class DocumentStream:
     """Endless, seeded stream of training documents `(token ids, number of prompt tokens)`.
 
-    Each language is walked in shuffled epochs; which language comes next, and behind which prompt, is drawn
-    from the mixture.
+    Each language is walked in shuffled epochs; which comes next, and behind which prompt, is drawn from the mixture.
     """
 
     def __init__(self, texts: list[Passage], tokenizer: Tokenizer, mixture: Mixture, max_tokens: int) -> None:
@@ -266,9 +263,8 @@ Document = tuple[list[int], int | list[int]]  # token ids, and the number of pro
 def pack(stream: Iterator[Document], rows: int, length: int, window: int = 1500) -> Iterator[np.ndarray]:
     """First-fit-decreasing packing of whole documents into rows of `length` tokens.
 
-    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding), and the weight
-    with which the token is to be predicted (1 for answers and bare text where the document does not say, 0 for
-    prompts). Documents do not see each other: the document number becomes the mask.
+    Yields int32 arrays (3, rows, length): token ids, document number within the row (0 = padding; it becomes the mask, as documents
+    do not see each other), and the weight with which the token is to be predicted (1 where the document does not say, 0 for prompts).
     """
     ready: list[list[Document]] = []
     rng = np.random.default_rng(0)
@@ -292,10 +288,8 @@ def pack(stream: Iterator[Document], rows: int, length: int, window: int = 1500)
                 for number, (ids, prompt) in enumerate(row, start=1):
                     batch[0, r, at : at + len(ids)] = ids
                     batch[1, r, at : at + len(ids)] = number
-                    if isinstance(prompt, int):
-                        batch[2, r, at + max(prompt, 1) : at + len(ids)] = 1
-                    else:
-                        batch[2, r, at : at + len(ids)] = prompt
+                    first, weight = (max(prompt, 1), 1) if isinstance(prompt, int) else (0, prompt)
+                    batch[2, r, at + first : at + len(ids)] = weight
                     at += len(ids)
             del ready[:rows]
             yield batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from steerlab.errors import SteerlabError
 
 ENGINES = {
@@ -17,3 +19,11 @@ def check_name(engine: str) -> None:
     if engine not in ENGINES:
         known = ", ".join(f"{name!r} ({what})" for name, what in ENGINES.items())
         raise SteerlabError(f"engine {engine!r} is not known: give one of {known}.")
+
+
+def check_cache(model: Any) -> None:
+    """Raise `SteerlabError` unless the model's engine gives the keys and values of a forward, for another to go on from."""
+    if not model.keeps_cache:
+        raise SteerlabError(
+            f"engine {model.engine!r} keeps no keys and values to go on from: read whole texts, or use engine 'local'."
+        )

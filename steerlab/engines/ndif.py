@@ -22,6 +22,7 @@ from transformers import GenerationConfig
 from steerlab.batch import Batch
 from steerlab.compiled import SiteEdit
 from steerlab.decoding import Decoded, Finished, Mix, Pick, Watch
+from steerlab.engines import check_cache
 from steerlab.engines.plain import check_function, check_spans, steer, steps_of
 from steerlab.engines.rows import cut_rows, greedy_only, settings_of
 from steerlab.errors import SteerlabError
@@ -113,7 +114,7 @@ class RemoteModel(TracedModel):
         Raises `SteerlabError` as that does, for an edit that would carry more than that, and where the service refuses.
         """
         if past is not None:
-            self.check_cache()
+            check_cache(self)
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         places = [self._place(site, edits.get(site), site in read) for site in self.layout.order([*read, *edits])]

@@ -17,6 +17,7 @@ from torch import Tensor
 from steerlab.batch import Batch
 from steerlab.compiled import SiteEdit
 from steerlab.decoding import Decoded, Finished, Mix, Pick
+from steerlab.engines import check_cache
 from steerlab.engines.plain import check_spans, steps_of
 from steerlab.engines.rows import cut_rows, settings_of
 from steerlab.engines.vllm_blocks import gathered, install_reading, install_steering
@@ -88,7 +89,7 @@ class VLLMModel(TracedModel):
         because a row is alone here and a function may want the whole batch.
         """
         if past is not None:
-            self.check_cache()
+            check_cache(self)
         edits = dict(edit or {})
         self.check_sites([*read, *edits])
         if logits:
