@@ -29,7 +29,7 @@ def prepare(root: Path | None, packed: Path, tokens: int, c: TrainConfig) -> Non
     print(f"{len(texts)} passages, {sum(sizes.values()) / 1e6:.1f} MB: {sizes}", flush=True)
     tokenizer = corpus.train_tokenizer(texts, c.vocab)
     tokenizer.save(str(packed / "tokenizer.json"))
-    stream = packing.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
+    stream = corpus.DocumentStream(texts, tokenizer, corpus.Mixture(seed=c.seed), c.length)
     print(
         "share of documents " + " ".join(f"{k} {v:.3f}" for k, v in zip(corpus.LANGUAGES, stream.share, strict=True)),
         flush=True,
