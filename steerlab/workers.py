@@ -49,7 +49,7 @@ def start(
             lost = _on_ray(work, workers, ray, watch) if ray else _processes(work, workers, watch)
         watch()
     if lost:
-        print(f"{lost} of the workers ended early: what they left is done here.", file=sys.stderr)
+        print(f"steerlab: {lost} of the workers ended early: what they left is done here.", file=sys.stderr)
     return lost
 
 
@@ -82,7 +82,7 @@ def _run(work: Work, shard: Shard, threads: int) -> None:
     try:
         _task(work, shard, threads)
     except SteerlabError as error:
-        print(f"worker {shard.index + 1} of {shard.count}: {error}", file=sys.stderr)
+        print(f"steerlab: worker {shard.index + 1} of {shard.count}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -126,7 +126,7 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
                     ray.get(one)
                 except ray.exceptions.RayError as error:
                     lost += 1
-                    print(f"a worker on Ray ended: {_cause(error)}", file=sys.stderr)
+                    print(f"steerlab: a worker on Ray ended: {_cause(error)}", file=sys.stderr)
         return lost
     finally:
         if mine:

@@ -95,7 +95,7 @@ def test_a_manifest_that_names_a_file_outside_is_refused(inside: Path, name: str
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["files"][name] = {"bytes": 4, "sha256": hashlib.sha256(b"kept").hexdigest()}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(SteerlabError, match="which is no file of the run"):
+    with pytest.raises(SteerlabError, match="manifest.json is not what was written there"):
         store.verify(run)
 
 

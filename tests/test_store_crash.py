@@ -79,6 +79,7 @@ def test_a_write_torn_at_any_byte_loses_only_its_batch(tmp_path: Path) -> None:
     folder = tmp_path / "torn"
     folder.mkdir()
     for log_part, data_part in torn:
+        (folder / "manifest.json").unlink(missing_ok=True)  # a run that is torn was not finished
         (folder / "config.json").write_bytes(whole["config.json"])
         (folder / "batches.jsonl").write_bytes(log_part)
         (folder / "samples.jsonl").write_bytes(data_part)
@@ -135,6 +136,7 @@ def test_reading_goes_on_where_even_cutting_fails(tmp_path: Path, monkeypatch: p
 def test_a_torn_first_batch_is_cut_to_nothing(tmp_path: Path) -> None:
     whole = content(work(tmp_path / "run", batches=1))
     log = whole["batches.jsonl"]
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "batches.jsonl").write_bytes(log[: log.find(b"\n") + 1])
     (tmp_path / "run" / "samples.jsonl").write_bytes(whole["samples.jsonl"][:20])
     with RunFolder.open(tmp_path / "run", CONFIG) as run:
