@@ -157,8 +157,10 @@ def main() -> None:
                 print(f"  CRASH {where}\n    {example}", flush=True)
     if given.only:
         with TABLE.open(encoding="utf-8", newline="") as file:
-            new = {row["target"]: row for row in rows}
-            rows = [new.get(row["target"], row) for row in csv.DictReader(file)]
+            kept: dict[str, Any] = {row["target"]: row for row in csv.DictReader(file)} | {
+                row["target"]: row for row in rows
+            }
+            rows = [kept[name] for name in targets() if name in kept]
     if rows:
         with TABLE.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -191,10 +191,16 @@ def two_at_once(subject: Subject) -> Trial:
     """
     draw, (_, whole) = subject.draw("two"), subject.whole
     for _ in range(2):
-        out = subject.folder()
-        first = Running(subject.job.at(out), out, Fault("pause", draw.randint(OPENED, whole.operations)))
-        if not first.paused():
+        for moment in (
+            draw.randint(OPENED, whole.operations),
+            OPENED,
+        ):  # with workers there is less for the first to do at times
+            out = subject.folder()
+            first = Running(subject.job.at(out), out, Fault("pause", moment))
+            if first.paused():
+                break
             first.wait()
+        else:
             yield "the first did not come to its moment"
             continue
         second = Running(subject.job.at(out), out, Fault())
