@@ -55,7 +55,11 @@ class Running:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self.goes)
-            os._exit(_child(words, Disk(folder, fault, lambda: _pause(says, waits)), self.err, counts, before))
+            mine = (
+                os.getpid()
+            )  # workers inherit the moment: one pause is waited for, so only the command's own process makes it
+            disk = Disk(folder, fault, lambda: _pause(says, waits) if os.getpid() == mine else None)
+            os._exit(_child(words, disk, self.err, counts, before))
         for end in (counts, says, waits):
             os.close(end)
 
