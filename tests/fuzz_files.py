@@ -50,7 +50,11 @@ def table(rows: Cells, columns: tuple[str, ...], suffix: str) -> str:
     if suffix == ".tsv":
         return "\n".join("\t".join(row) for row in [list(columns), *full])
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerows([list(columns), *full])
+    returns = any(
+        "\r" in cell for row in full for cell in row
+    )  # ends a line where it is not quoted, and the writer does not see to it
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    csv.writer(out, lineterminator="\n", quoting=quoting).writerows([list(columns), *full])
     return out.getvalue()
 
 

@@ -128,8 +128,11 @@ def _tree(data: bytes, head: bytes, source: str) -> Any:
     if head.startswith(b"\x93NUMPY"):
         return _arrays(data, source)
     if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            numpy = all(name.endswith(".npy") for name in archive.namelist())
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                numpy = all(name.endswith(".npy") for name in archive.namelist())
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise SteerlabError(f"{source} can not be read as an archive ({error}): fetch the file again.") from error
         return _arrays(data, source) if numpy else torch_file.read(data, source)
     if head[8:9] == b"{":
         try:
