@@ -244,9 +244,8 @@ def main() -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if isinstance(
-        sys.stdout, TextIOWrapper
-    ):  # a file's name need not be UTF-8, and not every terminal knows every letter
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A file's name need not be UTF-8, and not every terminal knows every letter.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="steerlab", standalone_mode=False)

@@ -107,10 +107,12 @@ class DecodeLoop:
         """The logits of every stream that has rows left."""
         found: dict[Stream, Tensor] = {}
         for reader in self.readers:
+            if not len(reader):
+                continue
             if isinstance(reader, Joint):
                 self.current = reader
                 found.update(zip(reader.streams, reader.read(), strict=True))
-            elif len(reader):
+            else:
                 found[reader] = self._read(reader)
         return found
 

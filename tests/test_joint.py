@@ -89,6 +89,19 @@ def test_rows_that_leave_take_all_their_contexts_along(when: dict[int, int]) -> 
         torch.testing.assert_close(got, kept[False][1][key], rtol=1e-4, atol=1e-4)
 
 
+def test_side_streams_that_all_end_before_the_main_one_are_read_no_more() -> None:
+    """Base and negatives are joined, the prompt is too short to be, and only the row without guidance goes on."""
+    model, context = tiny("llama"), "a context that is much longer than the prompt"
+    asked = [Asked("hi", False, Guided(Guide(0.5, 0.6), context, base_prompt=context)), Asked("hi", False, None)]
+    kept = {}
+    for retire in (True, False):
+        sides, mix = streams_of(model, None, asked)
+        ends = Ends({0: 1})
+        out = model.decode(model.encode(["hi", "hi"]), ends, ends.finished, NEW, None, retire, sides=sides, mix=mix)
+        kept[retire] = [out.row(i) for i in range(2)]
+    assert kept[True] == kept[False] and [len(row) for row in kept[True]] == [2, NEW]
+
+
 def test_plans_side_by_side_edit_each_row_as_its_own_plan_does_bitwise() -> None:
     model = tiny("llama")
     batch = model.encode(["a", "bcdefgh ijk", "Hello", "xyz"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,7 +22,18 @@ from steerlab.evaluation.finetune import fine_tune
 from steerlab.evaluation.human import HumanTexts, human_texts
 from steerlab.evaluation.pool import NgramPool
 from steerlab.evaluation.words import words
-from steerlab.records import SEAL, config_key, is_sealed, parse, plain, pretty, read_sealed_rows, sealed, sealed_rows
+from steerlab.records import (
+    SEAL,
+    config_key,
+    from_json,
+    is_sealed,
+    parse,
+    plain,
+    pretty,
+    read_sealed_rows,
+    sealed,
+    sealed_rows,
+)
 from steerlab.store import verify
 from steerlab.studies.config import StudyConfig
 from steerlab.studies.units import shots_of
@@ -210,7 +220,7 @@ def read_rows(job: Job, name: str) -> list[dict[str, Any]]:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """The sealed object in a file without its seal; None where there is none, or it was changed since."""
     try:
-        value = json.loads(path.read_bytes()) if path.is_file() else None
+        value = from_json(path.read_bytes()) if path.is_file() else None
     except ValueError:
         return None
     if not isinstance(value, dict) or not is_sealed(value):
