@@ -37,7 +37,7 @@ read again, shares between 0 and 1, a page that runs no script but its own, a lo
 AGAIN = """## Once more
 
 ```bash
-python -m tests.fuzz --inputs 2000   # every target; writes benchmarks/results/fuzz.csv
+python -m tests.fuzz --inputs 45     # the table above: every target, less where one input takes long; 2000 takes hours
 python -m tests.formats              # the tests of the formats, with the packages that are there
 python docs/formats.py               # this page
 ```
