@@ -113,3 +113,11 @@ def test_an_array_whose_header_is_no_python(tmp_path: Path) -> None:
 
 
 # ---- records that travel
+
+
+def test_an_archive_whose_table_of_contents_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x")
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x00"))
+    _refused(lambda: import_vectors(path), "can not be read as an archive")

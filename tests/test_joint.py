@@ -18,7 +18,7 @@ from tests.test_decoding import NEW, Script, answers, mixed, never
 from tests.test_decoding_rows import EOS, Ends
 from tests.tiny import D, hf_model, tiny, tokenizer, vector
 
-SHORT, LONG = "seen", "seen before"
+SHORT, LONG = "seen", "seen it"  # shorter than the longest prompt, so that they are padded
 PUSH = (Intervention(vector(6), 2, strength=3.0),)
 
 
@@ -105,7 +105,7 @@ def test_side_streams_that_all_end_before_the_main_one_are_read_no_more() -> Non
 def test_plans_side_by_side_edit_each_row_as_its_own_plan_does_bitwise() -> None:
     model = tiny("llama")
     batch = model.encode(["a", "bcdefgh ijk", "Hello", "xyz"])
-    plans = [model.compile(mixed()), model.compile(Plan((PUSH,) * 4)), model.compile(Plan(((),) * 4))]
+    plans = [model.compile(Plan((PUSH,) * 4)), model.compile(mixed()), model.compile(Plan(((),) * 4))]
     context = Stream(model.hf, batch.select(torch.tensor([0, 1, 2, 3] * 3)), NEW).context
     own = Stream(model.hf, batch, NEW).context
     both = side_by_side(plans)

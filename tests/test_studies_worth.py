@@ -10,6 +10,7 @@ import pytest
 
 from steerlab.commands import study as command
 from steerlab.evaluation.human import HumanTexts, human_texts
+from steerlab.records import pretty, sealed
 from steerlab.studies import judging, worth
 from tests.command import save_model
 from tests.test_studies_claims import cells
@@ -23,6 +24,17 @@ def test_the_best_arm_is_that_of_the_first_seed_and_never_random() -> None:
     assert set(worth.best_arms(table).values()) == {"quality/early/0.5"}
     table.loc[(table["seed"] == 0) & (table["kind"] == "language"), "macro_f1"] = 9.0
     assert set(worth.best_arms(table).values()) == {"language/late/1"}
+
+
+def test_what_was_measured_is_measured_again_where_its_file_was_changed(tmp_path: Path) -> None:
+    file = tmp_path / "worth.json"
+    assert judging.read_sealed(file) is None
+    kept = {"rows": [{"n": 2, "value": 0.25}]}
+    file.write_bytes(pretty(sealed(kept)))
+    assert judging.read_sealed(file) == kept
+    for changed in (file.read_text().replace("0.25", "0.26"), pretty(kept).decode(), "[" * 100_000, "[1]", "{"):
+        file.write_text(changed)
+        assert judging.read_sealed(file) is None, changed[:40]
 
 
 def test_curves_are_means_over_pairs_at_texts_per_label() -> None:
