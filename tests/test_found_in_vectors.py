@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def _refused(call: Callable[[], Any], because: str) -> None:
     one_sentence(caught.value)
 
 
-# ---- texts and records
+# ---- vector files
 
 
 def _saved(tmp_path: Path, tensors: dict[str, torch.Tensor], record: Any) -> Path:
