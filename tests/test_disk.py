@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,22 @@ def test_replace_keeps_the_old_content_when_the_disk_is_full(tmp_path: Path, mon
         replace(file, b"new content")
     assert file.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["report.md"]
+
+
+def test_processes_that_replace_one_file_take_turns(tmp_path: Path) -> None:
+    """While one is writing its part the other waits, and the part is not written by both."""
+    file, part = tmp_path / "report.md", tmp_path / ".report.md.tmp"
+    first = os.open(part, os.O_WRONLY | os.O_CREAT)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    os.write(first, b"of the first")
+    second = threading.Thread(target=replace, args=(file, b"of the second"))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive() and part.read_bytes() == b"of the first"
+    os.replace(part, file)
+    os.close(first)
+    second.join()
+    assert file.read_bytes() == b"of the second" and not part.exists()
 
 
 def test_replace_makes_folders_and_leaves_nothing_beside(tmp_path: Path) -> None:

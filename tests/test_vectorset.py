@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from steerlab.errors import SteerlabError
+from steerlab.disk import take_lock
+from steerlab.errors import Busy, SteerlabError
 from steerlab.vectors import SteeringVector
 from steerlab.vectorset import load_set, save_set
 from tests.made import made_vector as _vector
@@ -21,6 +22,18 @@ def test_a_set_comes_back_in_its_order(tmp_path: Path) -> None:
     assert all(got[key].equals(vectors[key]) for key in vectors)
     save_set({"am": _vector(4)}, tmp_path / "set")
     assert list(load_set(tmp_path / "set")) == ["am"]
+
+
+def test_a_set_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    save_set({"am": _vector(1)}, tmp_path)
+    (tmp_path / ".new").mkdir()
+    lock = take_lock(tmp_path / ".new" / ".lock")
+    with pytest.raises(Busy):
+        save_set({"am": _vector(2)}, tmp_path)
+    assert load_set(tmp_path)["am"].equals(_vector(1)) and (tmp_path / ".new" / ".lock").is_file()
+    os.close(lock)
+    save_set({"am": _vector(2)}, tmp_path)
+    assert load_set(tmp_path)["am"].equals(_vector(2)) and not (tmp_path / ".new").exists()
 
 
 def test_half_a_set_is_no_set(tmp_path: Path) -> None:
