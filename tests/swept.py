@@ -24,8 +24,10 @@ ARMS = ("-l", "0", "-l", "2", "-s", "0.05", "-s", "rotate:0.1", "--directions", 
 QUICK = (*ARMS, "-n", "2", "--max-new-tokens", "20", "--effect", "distinct_2", "--json", "-q")
 
 
-def make_place(folder: Path) -> Path:
-    """A tiny model, a vector of it, and texts, in the folder."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, a vector of it, and texts."""
+    folder = tmp_path_factory.mktemp("sweep")
     save_model(folder / "model")
     vectors = fit_language_vectors(model_at(str(folder / "model")), {"texts": SIDES})
     vectors["jv"].save(folder / "language-jv.safetensors")
@@ -34,6 +36,15 @@ def make_place(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def vector(place: Path, tmp_path: Path) -> Path:
+    """A copy of the vector that may be written to."""
+    copy = tmp_path / "language-jv.safetensors"
+    copy.write_bytes((place / "language-jv.safetensors").read_bytes())
+    return copy
+
+
+@pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One model for all sweeps of the process, and no data sets."""
     monkeypatch.setattr(command, "load", model_at)

@@ -17,25 +17,10 @@ from steerlab.disk import fingerprint
 from steerlab.errors import SteerlabError
 from steerlab.records import pretty, sealed
 from steerlab.vectors import SteeringVector
-from tests.swept import make_place, model_at, quick, sweep_rows, sweep_run
+from tests import swept
+from tests.swept import model_at, sweep_rows, sweep_run
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_place(tmp_path_factory.mktemp("sweep"))
-
-
-@pytest.fixture
-def vector(place: Path, tmp_path: Path) -> Path:
-    """A copy of the vector that may be written to."""
-    copy = tmp_path / "language-jv.safetensors"
-    copy.write_bytes((place / "language-jv.safetensors").read_bytes())
-    return copy
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
+place, vector, quick = swept.place, swept.vector, swept.quick  # fixtures
 
 
 def _refused(*words: str | Path) -> str:

@@ -15,26 +15,11 @@ import pytest
 
 from steerlab.commands import sweep as command
 from steerlab.commands import sweep_parts
+from tests import swept
 from tests.small_run import content
-from tests.swept import make_place, quick, sweep_rows
+from tests.swept import sweep_rows
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_place(tmp_path_factory.mktemp("sweep"))
-
-
-@pytest.fixture
-def vector(place: Path, tmp_path: Path) -> Path:
-    """A copy of the vector that may be written to."""
-    copy = tmp_path / "language-jv.safetensors"
-    copy.write_bytes((place / "language-jv.safetensors").read_bytes())
-    return copy
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick(monkeypatch)
+place, vector, quick = swept.place, swept.vector, swept.quick  # fixtures
 
 
 @pytest.fixture(scope="module")
