@@ -7,13 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from steerlab.batch import left_pad
+from steerlab.engines.ndif import RemoteModel
+from steerlab.engines.rows import check_alone
+from steerlab.engines.tp import TensorParallelModel
+from steerlab.engines.vllm import VLLMModel
 from steerlab.errors import SteerlabError
 from steerlab.loading import load
+from steerlab.model import Side, TracedModel
 from tests.command import save_model
 from tests.engine_contract import compare, observe
 from tests.walls import ROOT
@@ -72,6 +79,23 @@ def answers(folder: Path, engine: str, rank: int = 0) -> dict[str, Any]:
 def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(SteerlabError, match="'warp' is not known: give one of 'local'.*'tp'.*'vllm'.*'ndif'"):
         load(engine="warp")
+
+
+@pytest.mark.parametrize("engine", [TensorParallelModel, RemoteModel, VLLMModel])
+@pytest.mark.parametrize("verb", ["forward", "decode", "past"])
+def test_the_verbs_of_every_engine_take_the_same_arguments(engine: type[TracedModel], verb: str) -> None:
+    """Also of those that cannot start here: what a verb learns and an engine does not breaks every call of it."""
+    assert list(signature(getattr(engine, verb)).parameters) == list(signature(getattr(TracedModel, verb)).parameters)
+
+
+@pytest.mark.parametrize(
+    ("words", "because"),
+    [({"sides": (Side(left_pad([[1]], 0)),)}, "cannot guide with other contexts"), ({"watch": print}, "back-off")],
+)
+def test_engines_that_write_by_themselves_say_what_they_cannot(words: dict[str, Any], because: str) -> None:
+    with pytest.raises(SteerlabError, match=f"engine 'vllm' .*{because}"):
+        check_alone("vllm", words.get("sides", ()), words.get("watch"))
+    check_alone("vllm", (), None)
 
 
 def test_the_contract_tells_steered_from_unsteered(local: dict[str, dict[str, Any]]) -> None:

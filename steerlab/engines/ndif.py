@@ -23,7 +23,7 @@ from steerlab.batch import Batch
 from steerlab.compiled import SiteEdit
 from steerlab.decoding import Decoded, Finished, Mix, Pick, Watch
 from steerlab.engines.plain import check_function, check_spans, steer, steps_of
-from steerlab.engines.rows import cut_rows, greedy_only, settings_of
+from steerlab.engines.rows import check_alone, cut_rows, greedy_only, settings_of
 from steerlab.errors import SteerlabError
 from steerlab.model import Edit, Reading, Side, TracedModel, Visit
 from steerlab.steering import CompiledPlan, Plan, TokenContext
@@ -167,10 +167,7 @@ class RemoteModel(TracedModel):
         positions by token id.
         """
         self.check_settings(settings_of(pick, self.engine))
-        if sides:
-            raise SteerlabError("engine 'ndif' cannot guide with other contexts: use engine 'local'.")
-        if watch is not None:
-            raise SteerlabError("engine 'ndif' cannot weaken rows while it writes (back-off): use engine 'local'.")
+        check_alone(self.engine, sides, watch)
         compiled = self.stream(Side(batch, plan=plan), max_new_tokens).whole
         context = TokenContext(batch.relative, batch.input_ids, batch.real)
         places = []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from steerlab.decoding import Decoded, Finished, Pick
+from steerlab.decoding import Decoded, Finished, Pick, Watch
 from steerlab.errors import SteerlabError
+from steerlab.model import Side
 
 
 def settings_of(pick: Pick, engine: str) -> Any:
@@ -30,6 +32,14 @@ def greedy_only(settings: Any, engine: str) -> None:
             f"engine {engine!r} writes the most likely token only, because noise drawn elsewhere is not the sample's own: give "
             "greedy=True and no penalties, or use engine 'local'."
         )
+
+
+def check_alone(engine: str, sides: Sequence[Side], watch: Watch | None) -> None:
+    """Raise `SteerlabError` unless a row is written from its own context alone, under the steering it began with."""
+    if sides:
+        raise SteerlabError(f"engine {engine!r} cannot guide with other contexts: use engine 'local'.")
+    if watch is not None:
+        raise SteerlabError(f"engine {engine!r} cannot weaken rows while it writes (back-off): use engine 'local'.")
 
 
 def cut_rows(tokens: Int[Tensor, "b n"], finished: Finished) -> Decoded:

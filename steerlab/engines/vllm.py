@@ -16,9 +16,9 @@ from torch import Tensor
 
 from steerlab.batch import Batch
 from steerlab.compiled import SiteEdit
-from steerlab.decoding import Decoded, Finished, Mix, Pick
+from steerlab.decoding import Decoded, Finished, Mix, Pick, Watch
 from steerlab.engines.plain import check_spans, steps_of
-from steerlab.engines.rows import cut_rows, settings_of
+from steerlab.engines.rows import check_alone, cut_rows, settings_of
 from steerlab.engines.vllm_blocks import gathered, install_reading, install_steering
 from steerlab.engines.vllm_start import sampling
 from steerlab.errors import SteerlabError
@@ -152,14 +152,14 @@ class VLLMModel(TracedModel):
         same: Tensor | None = None,
         sides: Sequence[Side] = (),
         mix: Mix | None = None,
+        watch: Watch | None = None,
     ) -> Decoded:
         """Generation inside vLLM: `pick` must be one of `Settings`, whose fields become vLLM's; each row has its own seed.
 
-        Raises `SteerlabError` as `TracedModel.decode` does, for guidance, and for positions by token id.
+        Raises `SteerlabError` as `TracedModel.decode` does, for guidance, back-off, and positions by token id.
         """
         settings = settings_of(pick, self.engine)
-        if sides:
-            raise SteerlabError("engine 'vllm' cannot guide with other contexts: use engine 'local'.")
+        check_alone(self.engine, sides, watch)
         checked = self.stream(Side(batch, plan=plan), max_new_tokens).whole
         for groups in checked.groups.values():
             check_spans(groups, self.engine)
