@@ -25,7 +25,7 @@ export OMP_NUM_THREADS ?= $(CORES)
 export TOKENIZERS_PARALLELISM ?= false
 export MPLBACKEND ?= agg
 
-.PHONY: help setup demo test test-fast test-vllm lint format check docs figures analyses bench notebooks tree model model-it clean
+.PHONY: help setup demo test test-fast vllm test-vllm lint format check docs figures analyses bench notebooks tree model model-it clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -50,6 +50,8 @@ test: $(READY) ## the whole test suite; PYTEST_ARGS='-k store' to choose, PYTEST
 
 test-fast: $(READY) ## the tests that take seconds
 	$(call pytest,-m 'not slow')
+
+vllm: $(VLLM_READY) ## the environment of vLLM, .venv-vllm: where it is there, the tests use it (about 5 minutes, 4 GB)
 
 test-vllm: $(READY) $(VLLM_READY) ## the contract of every engine, vLLM's included, built first (about 5 minutes, 4 GB)
 	$(BIN)/python -m pytest tests/test_engines.py $(PYTEST_ARGS)
