@@ -56,8 +56,8 @@ def random_texts(n: int, low: int, high: int, vocab: int, seed: int = 0) -> list
     return [" ".join(f"w{w}" for w in rng.choices(words, k=rng.randint(low, high))) for _ in range(n)]
 
 
-def random_vector(model: TracedModel, norms: Sequence[float] | None = None) -> SteeringVector:
+def random_vector(model: TracedModel, norms: Sequence[float] | None = None, seed: int = 1) -> SteeringVector:
     """A random direction at every layer; `norms`: the mean residual norm of each, where strengths are fractions of it."""
-    raw = torch.randn(model.n_layers, model.d_model, generator=torch.Generator().manual_seed(1))
+    raw = torch.randn(model.n_layers, model.d_model, generator=torch.Generator().manual_seed(seed))
     residual = None if norms is None else torch.tensor(list(norms))
     return SteeringVector.from_raw("random", raw, range(model.n_layers), residual_norm=residual)

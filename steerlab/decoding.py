@@ -89,7 +89,8 @@ class DecodeLoop:
             share = None if self.watch is None else self.watch(rows, self.tokens[rows, : step + 1], ~done, step)
             if share is not None:
                 main.weaken(share)
-            if bool(done.all()) or step + 1 == self.max_new_tokens:
+            n_done = int(done.sum())
+            if n_done == len(done) or step + 1 == self.max_new_tokens:
                 break
             if step == 0 and self.sides:
                 self.readers = together((main, *self.sides))
@@ -97,7 +98,7 @@ class DecodeLoop:
             everywhere = chosen.new_zeros(len(self.ended)).index_copy_(0, rows, chosen)
             for stream in (main, *self.sides):
                 stream.write(everywhere[stream.rows])
-            if self.retire and 4 * int(done.sum()) >= len(done):
+            if self.retire and 4 * n_done >= len(done):
                 history = history[~done]
                 for stream in (main, *self.sides):
                     stream.keep((~self.ended[stream.rows]).nonzero()[:, 0])

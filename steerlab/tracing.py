@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
-from steerlab.architecture import Layout
+from steerlab.architecture import Layout, submodule
 from steerlab.decoding import Decoded, DecodeLoop
 from steerlab.errors import SteerlabError
 from steerlab.streams import Stream
@@ -56,13 +58,57 @@ def check_sites(layout: Layout, name: str, sites: Sequence[Site]) -> None:
             raise SteerlabError(f"layer {site.layer} does not exist: {name} has layers 0 to {layout.n_layers - 1}.")
 
 
+@contextmanager
+def bare(hf: Module, watched: Collection[Module]) -> Iterator[None]:
+    """Inside, modules outside of `watched` run the forward of their class: nnsight's, which reports every call of every module,
+    takes up to a tenth of the time of a token in a small batch. The root keeps its own, and so do modules whose forward is also
+    another's (accelerate's, tensor parallelism's, one that was sourced).
+    """
+    kept: list[tuple[Module, Any]] = []
+    try:
+        for module in hf.modules():
+            forward = module.__dict__.get("forward")
+            body = getattr(getattr(forward, "state", None), "body", None)
+            if body is type(module).forward and not (
+                module is hf or module in watched or "_hf_hook" in module.__dict__
+            ):
+                kept.append((module, module.__dict__.pop("forward")))
+        yield
+    finally:
+        for module, forward in kept:
+            module.__dict__["forward"] = forward
+
+
+def modules_of(hf: Module, layout: Layout, sites: Sequence[Site]) -> set[Module]:
+    """The modules whose input or output the sites are."""
+    inside = {"resid_pre": "", "resid_post": "", "attn_out": f".{layout.attn_out}", "mlp_out": f".{layout.mlp_out}"}
+    found = (submodule(hf, f"{layout.layers}.{site.layer}{inside[site.stream]}") for site in sites)
+    return {module for module in found if module is not None}
+
+
 def traced_run(
     nnsight: Any, blocks: Any, layout: Layout, loop: DecodeLoop, streams: Sequence[Stream], run: Callable[[], Decoded]
 ) -> Decoded:
     """`run()`, which is the loop, inside one trace of the model that the streams share, paused at each site their plans edit."""
     sites = layout.order(list(dict.fromkeys(site for stream in streams for site in stream.whole.sites)))
-    if not sites:
-        return run()
+    hf = streams[0].model
+    others = (
+        stream for stream in (loop.main, *loop.sides) if stream.model is hf
+    )  # also those of another view on these modules
+    seen = [*sites, *(site for stream in others for site in stream.whole.sites)]
+    with bare(hf, modules_of(hf, layout, seen)):
+        return _traced(nnsight, blocks, layout, loop, streams, sites, run) if sites else run()
+
+
+def _traced(
+    nnsight: Any,
+    blocks: Any,
+    layout: Layout,
+    loop: DecodeLoop,
+    streams: Sequence[Stream],
+    sites: Sequence[Site],
+    run: Callable[[], Decoded],
+) -> Decoded:
     result: list[Decoded] = []
 
     def drive(*args: Any, **kwargs: Any) -> Tensor:

@@ -58,9 +58,14 @@ def sweep_run(*words: str | Path) -> Any:
     return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=True)
 
 
+def words_of(place: Path, *words: str | Path) -> list[str]:
+    """The words of a quick sweep of the place."""
+    given = ("-m", place / "model", "--texts", place / "texts.txt", "--prompts", place / "prompts.txt")
+    return list(map(str, (*words, *given, *QUICK)))
+
+
 def sweep_rows(place: Path, *words: str | Path) -> list[dict[str, Any]]:
     """The rows a quick sweep of the place prints."""
-    given = ("-m", place / "model", "--texts", place / "texts.txt", "--prompts", place / "prompts.txt")
-    said = sweep_run(*words, *given, *QUICK)
+    said = sweep_run(*words_of(place, *words))
     assert said.exit_code == 0, (said.output, said.exception)
     return json.loads(said.stdout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +19,8 @@ from steerlab.commands import sweep as command
 from steerlab.commands import sweep_parts
 from tests import swept
 from tests.small_run import content
-from tests.swept import sweep_rows
+from tests.swept import sweep_rows, words_of
+from tests.walls import ROOT
 
 place, vector, quick = swept.place, swept.vector, swept.quick  # fixtures
 
@@ -108,6 +111,17 @@ def test_launched_processes_share_a_folder_and_the_first_ends_it(
     assert row["parts"] == row["of"] == 5 and not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.setenv("RANK", "0")
     _again(place, tmp_path / "run", "--shard", "auto")
+    assert _bytes(tmp_path / "run") == _bytes(single)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_sweep_of_two_processes(place: Path, single: Path, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "steerlab.cli", "sweep")
+    given = words_of(place, place / "language-jv.safetensors", "--out", tmp_path / "run", "--batch-rows", "16")
+    environment = {name: value for name, value in os.environ.items() if name != "STEERLAB_DATA"}
+    run = [sys.executable, *launcher, *given, "--shard", "auto"]
+    said = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300, check=False)
+    assert said.returncode == 0, said.stderr
     assert _bytes(tmp_path / "run") == _bytes(single)
 
 

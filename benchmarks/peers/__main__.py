@@ -143,10 +143,16 @@ def compare(config: Config) -> Report:
     return report
 
 
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of peers.json as a table, with the peer and the workload of each."""
+    table = pd.DataFrame(rows)
+    table[["peer", "workload"]] = table["case"].str.split(": ", n=1, expand=True)
+    return table
+
+
 def save_table(report: Report, folder: Path) -> pd.DataFrame:
     """peers.csv beside the picture of it."""
-    table = pd.DataFrame([row.to_json() for row in report.rows])
-    table[["peer", "workload"]] = table["case"].str.split(": ", n=1, expand=True)
+    table = table_of([row.to_json() for row in report.rows])
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "peers.csv", index=False, float_format="%.6g", lineterminator="\n")
     figures.write_images(draw(table), folder, "peers")
