@@ -33,7 +33,7 @@ class Config:
     words: int = 32
     new_tokens: int = 32
     rows: int = 16
-    texts: tuple[int, ...] = (64, 128, 256, 512)
+    texts: tuple[int, ...] = (32, 96, 192, 384)
     captured: tuple[int, ...] = (1, 3, 6, 12)
     steered: tuple[int, ...] = (1, 3, 6, 12)
     batch: tuple[int, ...] = (1, 4, 16, 64)
@@ -89,9 +89,9 @@ def points(subject: Subject) -> Iterator[tuple[str, int, tuple[Run, Run]]]:
         yield "texts captured", n, subject.captures(n, [Site(layer) for layer in range(last + 1)])
     for n in config.captured:
         sites = [Site(layer) for layer in range(last + 1 - n, last + 1)]
-        yield "layers captured", n, subject.captures(max(config.texts), sites)
+        yield "layers captured", n, subject.captures(sorted(config.texts)[1], sites)
     for n in config.steered:
-        spread = Intervention(subject.vector, tuple(round((i + 1) * last / n) for i in range(n)))
+        spread = Intervention(subject.vector, tuple(i * (last + 1) // n for i in range(n)))
         yield "layers steered", n, subject.writes(requests(subject.prompts(config.rows), (spread,)))
     for n in config.batch:
         yield "rows of a batch", n, subject.writes(requests(subject.prompts(n), one))

@@ -29,7 +29,7 @@ def _threads() -> object:
 
 
 def test_the_benchmarks_are_found() -> None:
-    names = {"capture", "economy", "generate", "gpu", "guided", "instructions", "sweep", "memory", "study"}
+    names = {"capture", "economy", "generate", "gpu", "growth", "guided", "instructions", "sweep", "memory", "study"}
     assert names == NAMES
 
 
