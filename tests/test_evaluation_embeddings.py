@@ -1,0 +1,62 @@
+"""Texts measured with a real sentence-transformers model, made here from a config: nothing is fetched."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from steerlab.errors import SteerlabError
+from steerlab.evaluation.distinguish import distinguish
+from steerlab.evaluation.diversity import diversity_report, vendi_score
+from steerlab.evaluation.embeddings import embedder
+from tests.tiny import VOCAB, tokenizer
+
+peer = pytest.importorskip("sentence_transformers", reason="the package sentence-transformers is not installed")
+
+TEXTS = ["A cat sat on the mat.", "Un chat.", "ድመት", "", "A cat sat on the mat.", "Stocks fell on Monday, and again on Tuesday."]
+
+
+def _bert(folder: Path, seed: int = 0) -> Path:
+    """A tiny encoder of random weights with the byte tokenizer, as `from_pretrained` wants it."""
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=128
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer(bos=False, chat=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("encoder")
+    words: Any = peer.sentence_transformer.modules.Transformer(str(_bert(place / "bert")), max_seq_length=64)
+    pooling = peer.sentence_transformer.modules.Pooling(words.get_embedding_dimension(), pooling_mode="mean")
+    peer.SentenceTransformer(modules=[words, pooling], device="cpu").save(str(place / "sentences"))
+    return place / "sentences"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise AssertionError(f"a connection to {given[1:]} was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_a_folder_of_theirs_gives_their_embeddings(folder: Path) -> None:
+    ours = embedder(str(folder))
+    found = ours(TEXTS)
+    assert ours.name == str(folder) and found.shape == (6, 32) and found.dtype == np.float64
+    theirs = peer.SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(found, theirs.encode(TEXTS, batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(found[0], found[4], atol=1e-6)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+
