@@ -115,7 +115,7 @@ def _copies() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_penalty_is_chosen_on_groups(kind: Kind) -> None:
     x, y, groups = _copies()
     assert LinearProbe(kind).fit(x, y, groups).c_ < LinearProbe(kind).fit(x, y).c_
-    named = np.array([f"text {group}" for group in groups])  # groups of any kind
+    named = np.array([f"text {group:02d}" for group in groups])  # groups of any kind
     assert LinearProbe(kind).fit(x, y, named).c_ == fit(kind, x, y, groups).c
 
 
