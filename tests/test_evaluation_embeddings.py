@@ -57,7 +57,9 @@ def test_a_folder_of_theirs_gives_their_embeddings(folder: Path) -> None:
     found = ours(TEXTS)
     assert ours.name == str(folder) and found.shape == (6, 32) and found.dtype == np.float64
     theirs = peer.SentenceTransformer(str(folder), device="cpu")
-    np.testing.assert_allclose(found, theirs.encode(TEXTS, batch_size=1), atol=1e-5)
+    np.testing.assert_allclose(found, theirs.encode(TEXTS), atol=1e-5)
+    said = [i for i, text in enumerate(TEXTS) if text]  # alone, a text without a token breaks the encoder itself
+    np.testing.assert_allclose(found[said], theirs.encode([TEXTS[i] for i in said], batch_size=1), atol=1e-5)
     np.testing.assert_allclose(found[0], found[4], atol=1e-6)
     assert np.abs(found[0] - found[1]).max() > 1e-2
 

@@ -186,7 +186,7 @@ def test_what_it_cannot_do_is_said() -> None:
 def _tasks(folder: Path) -> list[dict[str, Any]]:
     """A task of choices and one of answers over a local file."""
     rows = [
-        {"question": f"Which word follows {word}?", "choices": [" one", " two", " three"], "label": i % 3, "answer": word}
+        {"question": f"Which word follows {word}?", "choices": ["one", "two", "three"], "label": i % 3, "answer": word}
         for i, word in enumerate("alpha beta gamma delta epsilon zeta".split())
     ]
     file = folder / "rows.jsonl"
@@ -225,7 +225,7 @@ def test_local_tasks_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
     right = []
     for sample in found["samples"]["toy_choice"]:
         doc = sample["doc"]
-        asked = _asked("loglikelihood", [(doc["question"], choice) for choice in doc["choices"]])
+        asked = _asked("loglikelihood", [(doc["question"], f" {choice}") for choice in doc["choices"]])
         scores = [score for score, _ in lm.loglikelihood(asked, disable_tqdm=True)]
         right.append(scores.index(max(scores)) == doc["label"])
         assert [resp[0][0] for resp in sample["resps"]] == pytest.approx(scores, abs=1e-4)

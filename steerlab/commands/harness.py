@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from steerlab.ablation import selection
 from steerlab.commands.exchange import layers_of
 from steerlab.commands.lens import find
@@ -36,7 +38,7 @@ class NamedLM(SteeredLM):
 
     `vector`: a file, or a bundled vector by name or language; without one the model is not steered. `layers`: 3, 0-5 or 0-5+9.
     `target` and `cap` as in `Intervention`. The harness gives `batch_size` (1 unless it is told otherwise), `max_batch_size` and
-    `device` by options of its own.
+    `device` by options of its own; `cuda:0`, its default, is what there is where there is no GPU, as for its `hf` models.
 
     Raises `SteerlabError` for a model, vector or number that does not fit.
     """
@@ -72,7 +74,8 @@ class NamedLM(SteeredLM):
         if given and not vector:
             raise SteerlabError(f"{', '.join(given)} was given without a vector: name one with vector=.")
         pushes = (push(vector, pretrained, **given),) if vector else ()
-        model = load(pretrained, dtype=dtype, device=device, revision=revision, adapter=adapter)
+        place = None if device == "cuda:0" and not torch.cuda.is_available() else device
+        model = load(pretrained, dtype=dtype, device=place, revision=revision, adapter=adapter)
         for own in pushes:
             own.vector.check(model.name, model.revision, model.d_model, model.n_layers)
         most = batch_size if isinstance(batch_size, int) else max_batch_size or ROWS
