@@ -20,7 +20,14 @@ from tests.tiny import VOCAB, tokenizer
 
 peer = pytest.importorskip("sentence_transformers", reason="the package sentence-transformers is not installed")
 
-TEXTS = ["A cat sat on the mat.", "Un chat.", "ድመት", "", "A cat sat on the mat.", "Stocks fell on Monday, and again on Tuesday."]
+TEXTS = [
+    "A cat sat on the mat.",
+    "Un chat.",
+    "ድመት",
+    "",
+    "A cat sat on the mat.",
+    "Stocks fell on Monday, and again on Tuesday.",
+]
 
 
 def _bert(folder: Path, seed: int = 0) -> Path:
@@ -37,8 +44,12 @@ def _bert(folder: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("encoder")
-    words: Any = import_module("sentence_transformers.base.modules").Transformer(str(_bert(place / "bert")), max_seq_length=64)
-    pooling = import_module("sentence_transformers.sentence_transformer.modules").Pooling(words.get_embedding_dimension(), pooling_mode="mean")
+    words: Any = import_module("sentence_transformers.base.modules").Transformer(
+        str(_bert(place / "bert")), max_seq_length=64
+    )
+    pooling = import_module("sentence_transformers.sentence_transformer.modules").Pooling(
+        words.get_embedding_dimension(), pooling_mode="mean"
+    )
     peer.SentenceTransformer(modules=[words, pooling], device="cpu").save(str(place / "sentences"))
     return place / "sentences"
 
@@ -64,7 +75,6 @@ def test_a_folder_of_theirs_gives_their_embeddings(folder: Path) -> None:
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
-
 def test_measures_of_sets_take_a_folder_by_its_name(folder: Path) -> None:
     kinds = [f"Text number {i} of {word}." for word in ("cats", "stocks", "rain") for i in range(10)]
     theirs = np.asarray(peer.SentenceTransformer(str(folder), device="cpu").encode(kinds), dtype=float)
@@ -72,14 +82,16 @@ def test_measures_of_sets_take_a_folder_by_its_name(folder: Path) -> None:
     assert vendi_score(ours) == pytest.approx(vendi_score(theirs), rel=1e-4)
     assert 1 < vendi_score(ours) < 30 and vendi_score(ours[:1].repeat(30, axis=0)) == pytest.approx(1)
     assert diversity_report(kinds, ours, subsets=5)["vendi_score"].value == pytest.approx(vendi_score(ours))
-    by_name = distinguish(kinds[:15], kinds[15:], embed=str(folder), subsets=5, controls=False).set_index("metric")["value"]
+    by_name = distinguish(kinds[:15], kinds[15:], embed=str(folder), subsets=5, controls=False).set_index("metric")[
+        "value"
+    ]
     by_hand = distinguish(kinds[:15], kinds[15:], embed=embedder(str(folder)), subsets=5, controls=False)
     np.testing.assert_array_equal(by_name, by_hand.set_index("metric")["value"])
     unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
     assert by_name["cosine_pairwise"] != pytest.approx(
         distinguish(kinds[:15], kinds[15:], subsets=5, controls=False).set_index("metric")["value"]["cosine_pairwise"]
     )
-    assert -1 <= (unit @ unit.T).min() and by_name["cosine_pairwise"] <= 1
+    assert (unit @ unit.T).min() >= -1 and by_name["cosine_pairwise"] <= 1
 
 
 def test_what_is_no_model_of_theirs_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("lm_eval.evaluator", reason="the package lm-eval is not installed")
 
 # isort: split
-# ruff: noqa: E402  nothing below can be imported without the package
+
 import lm_eval  # type: ignore[import-not-found]
 from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
 from lm_eval.api.registry import get_model  # type: ignore[import-not-found]
@@ -97,7 +97,9 @@ def test_adding_a_vector_is_the_steered_model_of_the_harness(family: str, tmp_pa
     own, layers = vector(0), (1, 3)
     path = export_vector(own, tmp_path / "v.pt", "lm-eval", layers=layers, scale="unit", coefficient=3.0)
     folder = save_model(tmp_path / "model", family)
-    theirs: Any = SteeredModel(pretrained=str(folder), steer_path=str(path), device="cpu", dtype="float32", batch_size=3)
+    theirs: Any = SteeredModel(
+        pretrained=str(folder), steer_path=str(path), device="cpu", dtype="float32", batch_size=3
+    )
     theirs.model.set_attn_implementation("eager")
     model = load(str(folder), device="cpu")
     ours = _answers(SteeredLM(model, [_push(layers)]))
@@ -108,7 +110,10 @@ def test_adding_a_vector_is_the_steered_model_of_the_harness(family: str, tmp_pa
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_operator_answers_alike_in_any_batch_and_strength_0_is_unsteered(operator: Any) -> None:
-    model, how = tiny("llama"), {"operator": operator, "target": 4.0} if operator.startswith("match") else {"operator": operator}
+    model, how = (
+        tiny("llama"),
+        {"operator": operator, "target": 4.0} if operator.startswith("match") else {"operator": operator},
+    )
     plain, steered = SteeredLM(model), SteeredLM(model, [_push((0, 2), 0.8, **how)])
     off = SteeredLM(model, [_push((0, 2), 0.0, **how)])
     got, want, none = _answers(steered), _answers(plain), _answers(off)
@@ -149,13 +154,6 @@ def test_a_likelihood_is_the_sum_that_the_model_gives() -> None:
     assert got == pytest.approx(want, abs=1e-4)
 
 
-def _edit(model: Any, own: Intervention, row: list[int], head: int) -> Any:
-    from steerlab.ablation.edited import plan_edits
-    from steerlab.steering import Plan
-
-    return plan_edits(model, Plan(((own,),)), left_pad([row], 0, [head]))
-
-
 def test_drawing_is_keyed_by_task_document_and_repeat() -> None:
     lm = SteeredLM(tiny("llama"), [_push()], seed=3)
     how = {"do_sample": True, "temperature": 0.9, "top_k": 50, "max_gen_toks": 10, "until": []}
@@ -187,7 +185,7 @@ def _tasks(folder: Path) -> list[dict[str, Any]]:
     """A task of choices and one of answers over a local file."""
     rows = [
         {"question": f"Which word follows {word}?", "choices": ["one", "two", "three"], "label": i % 3, "answer": word}
-        for i, word in enumerate("alpha beta gamma delta epsilon zeta".split())
+        for i, word in enumerate(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"])
     ]
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -197,7 +195,12 @@ def _tasks(folder: Path) -> list[dict[str, Any]]:
         "test_split": "test",
         "doc_to_text": "{{question}}",
     }
-    choices = {"task": "toy_choice", "output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "label"}
+    choices = {
+        "task": "toy_choice",
+        "output_type": "multiple_choice",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+    }
     writing = {"task": "toy_writing", "output_type": "generate_until", "doc_to_target": "{{answer}}"}
     writing |= {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 8}}
     metric = {"aggregation": "mean", "higher_is_better": True}
@@ -238,18 +241,31 @@ def test_local_tasks_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
     plain = _run(SteeredLM(model), tmp_path)
     theirs = _run(HFLM(pretrained=model.hf, tokenizer=tokenizer(), batch_size=2), tmp_path)
     assert plain["results"] == theirs["results"]
-    assert [s["resps"] for s in plain["samples"]["toy_writing"]] == [s["resps"] for s in theirs["samples"]["toy_writing"]]
-    assert [s["resps"] for s in plain["samples"]["toy_writing"]] != [s["resps"] for s in found["samples"]["toy_writing"]]
+    assert [s["resps"] for s in plain["samples"]["toy_writing"]] == [
+        s["resps"] for s in theirs["samples"]["toy_writing"]
+    ]
+    assert [s["resps"] for s in plain["samples"]["toy_writing"]] != [
+        s["resps"] for s in found["samples"]["toy_writing"]
+    ]
 
 
 def test_the_name_steerlab_takes_the_words_of_the_command_line(tmp_path: Path) -> None:
     kind, jv = get_model("steerlab"), bundled_vectors()["language-jv"]
     assert kind is named.NamedLM
-    made = kind.create_from_arg_string("vector=jv,layers=1+2,strength=0.4,positions=generated,cap=0.5", {"batch_size": 3})
+    made = kind.create_from_arg_string(
+        "vector=jv,layers=1+2,strength=0.4,positions=generated,cap=0.5", {"batch_size": 3}
+    )
     want = Intervention(jv, (1, 2), strength=0.4, unit="residual", positions=Positions.parse("generated"), cap=0.5)
     (got,) = made.interventions
     assert got.to_json() == want.to_json() and (made.batch_size, made.model.name) == (3, "polyglot-mini")
-    words = {"vector": "language-jv", "layers": [0], "operator": "match", "target": 0.3, "unit": "residual", "gate": "above:0.1"}
+    words = {
+        "vector": "language-jv",
+        "layers": [0],
+        "operator": "match",
+        "target": 0.3,
+        "unit": "residual",
+        "gate": "above:0.1",
+    }
     (got,) = kind.create_from_arg_obj(words, {"batch_size": "auto"}).interventions
     want = Intervention(jv, 0, "match", unit="residual", target=0.3, gate=Gate(0.1))
     assert got.to_json() == want.to_json()

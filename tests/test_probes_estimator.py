@@ -53,7 +53,9 @@ def test_the_estimator_is_the_probe(kind: Kind, k: int) -> None:
     scores = want.scores(x)
     np.testing.assert_array_equal(found.decision_function(x), scores[:, 0] if k == 2 else scores)
     how = {"c": 0.03, "shuffles": 0, "resamples": 20}
-    scored = cross_validated_probe(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(groups), kind, 4, 2, **how)
+    scored = cross_validated_probe(
+        torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(groups), kind, 4, 2, **how
+    )
     for fold in range(4):
         held = (scored.fold == fold).numpy()
         own = clone(found).fit(x[~held], y[~held], groups[~held]).decision_function(x[held])

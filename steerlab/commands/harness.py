@@ -27,7 +27,9 @@ try:  # after the module that says in a sentence that the package is missing
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-not-found]  # an extra
     from lm_eval.api.registry import register_model  # type: ignore[import-not-found]
 except ModuleNotFoundError as missing:
-    raise SteerlabError(f"lm-evaluation-harness needs the package {missing.name}: install it with pip install lm-eval.") from missing
+    raise SteerlabError(
+        f"lm-evaluation-harness needs the package {missing.name}: install it with pip install lm-eval."
+    ) from missing
 
 ROWS = 32
 
@@ -82,7 +84,9 @@ class NamedLM(SteeredLM):
         super().__init__(model, pushes, batch_rows=most, max_gen_toks=max_gen_toks, seed=seed)
 
 
-def push(vector: str, model: str, target: float | int | None = None, cap: float | int | None = None, **given: Any) -> Intervention:
+def push(
+    vector: str, model: str, target: float | int | None = None, cap: float | int | None = None, **given: Any
+) -> Intervention:
     """What was asked for, else what the vector's own file recommends, else what the package does."""
     found = find(vector, model)
     if found.choice is not None and not given and target is None:

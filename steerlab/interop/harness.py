@@ -39,7 +39,12 @@ except ModuleNotFoundError as missing:
 Scored = tuple[float, bool]
 _LOGITS = 1 << 25  # logits of one pass, which bounds the memory with a large vocabulary
 _TOKENS = 4096
-_DRAWING = ("top_p", "top_k", "min_p", "repetition_penalty")  # what a task may say of drawing, by the name it has in `Settings`
+_DRAWING = (
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+)  # what a task may say of drawing, by the name it has in `Settings`
 
 
 class SteeredLM(TemplateLM):
@@ -104,7 +109,9 @@ class SteeredLM(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The messages in the tokenizer's own template. Raises `SteerlabError` where it has none."""
         if self.model.chat_template is None:
-            raise SteerlabError(f"the tokenizer of {self.model.name} has no chat template: leave --apply_chat_template out.")
+            raise SteerlabError(
+                f"the tokenizer of {self.model.name} has no chat template: leave --apply_chat_template out."
+            )
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -160,7 +167,9 @@ class SteeredLM(TemplateLM):
 
     def _continuations(self, reads: Sequence[tuple[tuple[int, ...], int]]) -> list[torch.Tensor]:
         """Of each (tokens, how many of them are context): log-probabilities "n v" of what follows its last context token on."""
-        batch = left_pad([row for row, _ in reads], self.model.pad_id, [head for _, head in reads]).to(self.model.device)
+        batch = left_pad([row for row, _ in reads], self.model.pad_id, [head for _, head in reads]).to(
+            self.model.device
+        )
         edits = plan_edits(self.model, Plan.uniform(self.interventions, len(batch)), batch)
         logits = self.model.forward(batch, edit=edits, logits=True).logits
         assert logits is not None
@@ -201,7 +210,9 @@ class SteeredLM(TemplateLM):
             for kind, numbers in kinds.items():
                 settings, memory = self._settings(json.loads(kind)), Halving("requests")
                 rows = self._room(prompts, numbers, settings.max_new_tokens)
-                work = partial(write_rows, self.model, prompts, rows, settings, Stopper(self.model, settings.stop), None)
+                work = partial(
+                    write_rows, self.model, prompts, rows, settings, Stopper(self.model, settings.stop), None
+                )
                 lengths = [len(rows[number]) for number in numbers]
                 for some in plan_batches(lengths, token_budget=1 << 40, max_rows=self.batch_size):
                     members = [numbers[i] for i in some]
