@@ -62,7 +62,7 @@ FORMATS = (
     Format(
         "lm-evaluation-harness, tasks", "`SteeredLM`, a model of the harness", "-", "yes", "lm-eval",
         "unsteered it scores and writes what `hf` does, with `add` what `steered` does; tasks of a local file run from end to end",
-        ("tests/test_interop_harness.py",),
+        ("tests/test_interop_harness.py", "tests/test_harness_command.py"),
     ),
     Format(
         "scikit-learn", "`LinearProbe`, a classifier", "-", "yes", "scikit-learn",

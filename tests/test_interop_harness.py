@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,11 @@ pytest.importorskip("lm_eval.evaluator", reason="the package lm-eval is not inst
 
 import lm_eval  # type: ignore[import-not-found]
 from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
-from lm_eval.api.registry import get_model  # type: ignore[import-not-found]
 from lm_eval.models.hf_steered import SteeredModel  # type: ignore[import-not-found]
 from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
 from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
 from steerlab.batch import left_pad
-from steerlab.bundled.vectors import bundled_vectors
-from steerlab.commands import harness as named
-from steerlab.commands.synthesize import recommended
 from steerlab.errors import SteerlabError
 from steerlab.generation import Request, Settings, generate
 from steerlab.interop import export_vector
@@ -89,6 +83,12 @@ def test_an_unsteered_model_scores_as_the_harness_scores_it(family: str, bos: bo
     # The same weights object: loading Gemma-2 again would attend by SDPA, which leaves its soft-capping out.
     theirs = HFLM(pretrained=model.hf, tokenizer=tokenizer(bos), batch_size=3)
     _same(_answers(SteeredLM(model, batch_rows=4)), _answers(theirs))
+    free = SteeredLM(model).generate_until(
+        _asked("generate_until", [("Write:", {"max_gen_toks": 12})]), disable_tqdm=True
+    )
+    stop = _asked("generate_until", [("Write:", {"until": [free[0][3:5]], "max_gen_toks": 12})])
+    ((got,), (want,)) = (lm.generate_until(stop, disable_tqdm=True) for lm in (SteeredLM(model), theirs))
+    assert got == want == free[0].split(free[0][3:5])[0] != free[0]
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_what_it_cannot_do_is_said() -> None:
         SteeredLM(tiny("llama", chat=False)).apply_chat_template([{"role": "user", "content": "Hi"}])
 
 
-def _tasks(folder: Path) -> list[dict[str, Any]]:
+def local_tasks(folder: Path) -> list[dict[str, Any]]:
     """A task of choices and one of answers over a local file."""
     rows = [
         {"question": f"Which word follows {word}?", "choices": ["one", "two", "three"], "label": i % 3, "answer": word}
@@ -212,7 +212,7 @@ def _tasks(folder: Path) -> list[dict[str, Any]]:
 
 def _run(lm: Any, folder: Path) -> dict[str, Any]:
     manager = TaskManager(include_defaults=False)
-    found = lm_eval.simple_evaluate(model=lm, tasks=_tasks(folder), task_manager=manager, bootstrap_iters=0)
+    found = lm_eval.simple_evaluate(model=lm, tasks=local_tasks(folder), task_manager=manager, bootstrap_iters=0)
     assert found is not None
     return dict(found)
 
@@ -247,53 +247,3 @@ def test_local_tasks_run_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mon
     assert [s["resps"] for s in plain["samples"]["toy_writing"]] != [
         s["resps"] for s in found["samples"]["toy_writing"]
     ]
-
-
-def test_the_name_steerlab_takes_the_words_of_the_command_line(tmp_path: Path) -> None:
-    kind, jv = get_model("steerlab"), bundled_vectors()["language-jv"]
-    assert kind is named.NamedLM
-    made = kind.create_from_arg_string(
-        "vector=jv,layers=1+2,strength=0.4,positions=generated,cap=0.5", {"batch_size": 3}
-    )
-    want = Intervention(jv, (1, 2), strength=0.4, unit="residual", positions=Positions.parse("generated"), cap=0.5)
-    (got,) = made.interventions
-    assert got.to_json() == want.to_json() and (made.batch_size, made.model.name) == (3, "polyglot-mini")
-    words = {
-        "vector": "language-jv",
-        "layers": [0],
-        "operator": "match",
-        "target": 0.3,
-        "unit": "residual",
-        "gate": "above:0.1",
-    }
-    (got,) = kind.create_from_arg_obj(words, {"batch_size": "auto"}).interventions
-    want = Intervention(jv, 0, "match", unit="residual", target=0.3, gate=Gate(0.1))
-    assert got.to_json() == want.to_json()
-    (got,) = kind(vector="jv").interventions
-    assert (got.at[0], got.strength) == recommended("language-jv")
-    assert kind().interventions == ()
-    for given, because in (
-        ({"strength": 0.4}, "strength was given without a vector"),
-        ({"vector": "xx"}, "'xx' is no vector file and no bundled vector"),
-        ({"vector": "jv", "layers": "a"}, "layers 'a' can not be read"),
-        ({"vector": "jv", "operator": "turn"}, "operator 'turn' is not known"),
-    ):
-        with pytest.raises(SteerlabError, match=because):
-            kind(**given)
-
-
-@pytest.mark.slow
-def test_the_harnesss_own_command_line_runs_it(tmp_path: Path) -> None:
-    (task, _) = _tasks(tmp_path)
-    (tmp_path / "toy.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
-    words = ["run", "--model", "steerlab", "--model_args", "vector=jv,layers=2,strength=0.4", "--tasks", "toy.yaml"]
-    command = [sys.executable, "-m", "steerlab.commands.harness", *words, "--output_path", "out", "--batch_size", "8"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "toy_choice" in done.stdout
-    (file,) = (tmp_path / "out").rglob("results_*.json")
-    (push,) = json.loads(file.read_text(encoding="utf-8"))["config"]["steering"]
-    assert (push["vector"], push["layers"], push["strength"]) == ("language-jv", [2], 0.4)
-    wrong = [*command[:7], "vector=xx", *command[8:]]
-    done = subprocess.run(wrong, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 2 and "steerlab: 'xx' is no vector file" in done.stderr, done.stderr[-3000:]
