@@ -18,6 +18,7 @@ from lm_eval.models.hf_steered import SteeredModel  # type: ignore[import-not-fo
 from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
 from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
+from steerlab.ablation.edited import plan_edits
 from steerlab.batch import left_pad
 from steerlab.errors import SteerlabError
 from steerlab.generation import Request, Settings, generate
@@ -25,7 +26,7 @@ from steerlab.interop import export_vector
 from steerlab.interop.harness import SteeredLM
 from steerlab.loading import load
 from steerlab.operators import OPERATORS
-from steerlab.steering import Gate, Intervention
+from steerlab.steering import Gate, Intervention, Plan
 from steerlab.types import NAMED_POSITIONS, Positions
 from tests.command import save_model
 from tests.tiny import CORE, tiny, tokenizer, vector
@@ -144,9 +145,8 @@ def test_a_likelihood_is_the_sum_that_the_model_gives() -> None:
     model, own = tiny("qwen2"), _push(2, 0.7, operator="rotate", gate=Gate(-0.5))
     lm = SteeredLM(model, [own])
     head, tail = lm._encode_pair("Some context", " and its end")
-    logits = model.forward(
-        left_pad([[*head, *tail]], 0), edit=_edit(model, own, [*head, *tail], len(head)), logits=True
-    ).logits
+    batch = left_pad([[*head, *tail]], 0, [len(head)])
+    logits = model.forward(batch, edit=plan_edits(model, Plan(((own,),)), batch), logits=True).logits
     assert logits is not None
     scores = logits[0].log_softmax(-1)
     want = sum(float(scores[len(head) - 1 + i, token]) for i, token in enumerate(tail))
