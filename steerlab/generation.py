@@ -225,9 +225,8 @@ def generate_batches(
     rows, batches = plan_requests(model, requests, batch_rows)
     if base is not None:
         check_vocabulary(model, base)
-    count = counter if counter is not None else Progress()
-    stopper, memory = Stopper(model, settings.stop), Halving("texts")
-    write = partial(_written, model, requests, rows, settings, stopper, base)
+    count, memory = counter if counter is not None else Progress(), Halving("texts")
+    write = partial(write_rows, model, requests, rows, settings, Stopper(model, settings.stop), base)
     with tqdm(total=len(requests), unit="text", desc="generate", disable=not progress) as bar:
         for number in range(len(batches)) if order is None else order:
             members = batches[number]
@@ -242,7 +241,7 @@ def generate_batches(
             bar.update(len(members))
 
 
-def _written(
+def write_rows(
     model: TracedModel,
     every: Sequence[Request],
     token_rows: Sequence[Sequence[int]],
@@ -251,6 +250,7 @@ def _written(
     base: TracedModel | None,
     members: Sequence[int],
 ) -> list[Sample]:
+    """The samples of these members of the requests, one batch. `token_rows`: the prompt of every request, as the model reads it."""
     requests, rows = [every[i] for i in members], [token_rows[i] for i in members]
     batch = left_pad(rows, model.pad_id).to(model.device)
     keys = torch.tensor([row_key(settings.seed, *r.key) for r in requests], dtype=torch.int64, device=model.device)

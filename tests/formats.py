@@ -60,6 +60,20 @@ FORMATS = (
         (f"{PEERS}::test_lm_evaluation_harness_steers_alike", f"{EXCHANGE}::test_the_clamp_of_lm_eval_is_a_match_of_the_projection"),
     ),
     Format(
+        "lm-evaluation-harness, tasks", "`SteeredLM`, a model of the harness", "-", "yes", "lm-eval",
+        "unsteered it scores and writes what `hf` does, with `add` what `steered` does; tasks of a local file run from end to end",
+        ("tests/test_interop_harness.py", "tests/test_harness_command.py"),
+    ),
+    Format(
+        "scikit-learn", "`LinearProbe`, a classifier", "-", "yes", "scikit-learn",
+        "its `check_estimator` passes for every kind; pipelines, cross-validation and searches, with groups",
+        ("tests/test_probes_estimator.py",),
+    ),
+    Format(
+        "sentence-transformers", "folders of its models", "yes", "no", "sentence-transformers",
+        "embeddings equal those of its own `encode`; nothing is fetched", ("tests/test_evaluation_embeddings.py",),
+    ),
+    Format(
         "PEFT", "LoRA adapters", "yes, `steerlab.load(adapter=...)`", "yes, `steerlab expert train`", "peft", "logits equal",
         (f"{PEERS}::test_peft_reads_an_adapter_that_was_attached_here",),
     ),

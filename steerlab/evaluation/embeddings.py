@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -90,11 +91,14 @@ def _sentences(name: str) -> Embedder:
         )
     from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]  # an extra
 
+    place = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) and not place.is_dir():  # it would be asked of the hub
+        raise SteerlabError(f"there is no folder {name}: give the folder or hub id of a sentence-transformers model.")
     try:
-        found = SentenceTransformer(name)
+        found = SentenceTransformer(str(place) if place.is_dir() else name, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
         raise SteerlabError(
-            f"the embedding model {name!r} could not be loaded ({first}): give a hub id or a folder."
+            f"the sentence-transformers model {name!r} could not be loaded ({first}): give a hub id or a folder."
         ) from error
     return Embedder(name, lambda own: np.asarray(found.encode(list(own), show_progress_bar=False), dtype=float))

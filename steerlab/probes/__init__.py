@@ -19,6 +19,7 @@ from steerlab.probes.baselines import (
 from steerlab.probes.comparison import Scorer, Trial, evaluate, trial
 from steerlab.probes.controls import Selectivity, control_labels, selectivity
 from steerlab.probes.curves import LearningPoint, learning_curve, learning_table
+from steerlab.probes.estimator import LinearProbe
 from steerlab.probes.layers import cross_validated_probe, layerwise, probe, probe_scorer
 from steerlab.probes.linear import KINDS, PENALTIES, Kind, LinearFit, choose_c, fit, fit_linear
 from steerlab.probes.result import METRICS, Metric, ProbeResult, Score, Scores, steering_vector, table
@@ -35,6 +36,7 @@ __all__ = [
     "Labelled",
     "LearningPoint",
     "LinearFit",
+    "LinearProbe",
     "Metric",
     "ProbeResult",
     "Score",

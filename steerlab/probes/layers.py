@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlab.errors import SteerlabError
 from steerlab.probes.comparison import Scorer, Trial, check_rows, evaluate, trial
-from steerlab.probes.linear import Kind, LinearFit, check_kind, fit
+from steerlab.probes.linear import Kind, LinearFit, check_kind, class_means, directions, fit
 from steerlab.probes.result import ProbeResult
 
 
@@ -57,11 +57,11 @@ def probe(data: Float[np.ndarray, "n d"], shared: Trial, kind: Kind, c: float = 
     """One probe in a comparison that is laid out already, with the direction it finds on everything."""
     found = evaluate(kind, shared, probe_scorer(data, shared, kind, c))
     whole = fit(kind, data, shared.labels, shared.group, c=c, seed=shared.seed)
-    unit = whole.weights / np.linalg.norm(whole.weights, axis=1, keepdims=True)
+    unit, gap = directions(whole.weights, class_means(data, shared.labels))
     return replace(
         found,
         direction=torch.from_numpy(unit).float(),
-        gap=torch.from_numpy(_gaps(data, shared.labels, unit)).float(),
+        gap=torch.from_numpy(gap).float(),
         c=whole.c,
     )
 
@@ -82,13 +82,3 @@ def slice_of(x: Float[Tensor, "n l d"], row: int) -> Float[np.ndarray, "n d"]:
     if not np.isfinite(data).all():
         raise SteerlabError(f"the activations in slice {row} hold NaN or infinity: capture them again.")
     return data
-
-
-def _gaps(data: np.ndarray, labels: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Along each direction, its class's mean minus the mean of the other classes' means."""
-    k = int(labels.max()) + 1
-    means = np.stack([data[labels == label].mean(0) for label in range(k)])
-    if k == 2:
-        return unit @ (means[1] - means[0])
-    others = (means.sum(0) - means) / (k - 1)
-    return ((means - others) * unit).sum(1)

@@ -63,9 +63,8 @@ def fit(
     labels -1 and 1): penalty by `choose_c`, which needs `groups`. All but the first standardise the features they are given.
     """
     check_kind(kind)
-    k = int(labels.max()) + 1
     if kind == "diff_of_means":
-        means = np.stack([x[labels == label].mean(0) for label in range(k)])
+        means = class_means(x, labels)
         return _mapped(means, -0.5 * (means**2).sum(1), np.zeros(x.shape[1]), np.ones(x.shape[1]), float("nan"))
     if kind in CHOSEN:
         if groups is None:
@@ -87,6 +86,22 @@ def fit_linear(
     """Weights and offsets of `fit`."""
     found = fit(kind, x, labels, groups, c=c)
     return found.weights, found.offset
+
+
+def class_means(x: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "k d"]:
+    """The mean row of each label 0 to k-1."""
+    return np.stack([x[labels == label].mean(0) for label in range(int(labels.max()) + 1)])
+
+
+def directions(
+    weights: Float[np.ndarray, "r d"], means: Float[np.ndarray, "k d"]
+) -> tuple[Float[np.ndarray, "r d"], Float[np.ndarray, "r"]]:
+    """Unit rows of the weights and, along each, its class's mean minus the mean of the other classes' means."""
+    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    if len(means) == 2:
+        return unit, unit @ (means[1] - means[0])
+    others = (means.sum(0) - means) / (len(means) - 1)
+    return unit, ((means - others) * unit).sum(1)
 
 
 def choose_c(

@@ -144,6 +144,23 @@ class ProbeResult:
         return html_table(head, rows)
 
 
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """A probe that was fitted and not scored, as far as its steering vector needs it: fields as in `ProbeResult`, classes of any
+    kind.
+    """
+
+    kind: str
+    classes: tuple[Any, ...]
+    counts: tuple[int, ...]
+    direction: Float[Tensor, "r d"] | None
+    gap: Float[Tensor, "r"] | None
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+
 def html_table(head: str, rows: Sequence[Sequence[str]]) -> str:
     """A small table, everything escaped; the first row holds the names of the columns."""
     cells = [
@@ -166,11 +183,11 @@ def table(results: Sequence[ProbeResult], layers: Sequence[int] | None = None) -
 
 
 def steering_vector(
-    results: Sequence[ProbeResult],
+    results: Sequence[ProbeResult | FittedProbe],
     layers: Sequence[int] | None = None,
     *,
     name: str,
-    label: int | None = None,
+    label: Any = None,
     residual_norm: Float[Tensor, "l"] | None = None,
     stream: Stream = "resid_post",
     provenance: Provenance | None = None,
@@ -206,7 +223,7 @@ def steering_vector(
     )
 
 
-def _place(own: ProbeResult, label: int | None) -> tuple[int, float]:
+def _place(own: ProbeResult | FittedProbe, label: Any) -> tuple[int, float]:
     """The row of the direction, and its sign."""
     if len(own.classes) > 2 and label is None:
         raise SteerlabError(
