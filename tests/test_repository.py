@@ -74,7 +74,7 @@ OPTIONAL = {"mauve": "mauve-text"}  # distributions that need not be installed t
 
 
 def test_every_import_of_the_package_is_declared() -> None:
-    extras = ("finetune", "interop", "vllm", "embeddings", "ray")
+    extras = ("finetune", "interop", "harness", "vllm", "embeddings", "ray")
     declared = {canonicalize_name(need.name) for need in _requirements(*extras)}
     owners = importlib.metadata.packages_distributions()
     seen = set()

@@ -33,7 +33,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-not-found]
 except ModuleNotFoundError as missing:
     raise SteerlabError(
-        f"lm-evaluation-harness needs the package {missing.name}, which is not installed: install it with pip install lm-eval."
+        f"lm-evaluation-harness needs the package {missing.name}, which is not installed: install it with pip install 'steerlab[harness]'."
     ) from missing
 
 Scored = tuple[float, bool]
