@@ -14,8 +14,8 @@ pytest.importorskip("lm_eval.evaluator", reason="the package lm-eval is not inst
 
 import lm_eval  # type: ignore[import-not-found]
 from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
-from lm_eval.models.hf_steered import SteeredModel  # type: ignore[import-not-found]
-from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
+from lm_eval.models.hf_steered import SteeredModel as Steered  # type: ignore[import-not-found]
+from lm_eval.models.huggingface import HFLM as Plain  # type: ignore[import-not-found]
 from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
 from steerlab.ablation.edited import plan_edits
@@ -30,6 +30,9 @@ from steerlab.steering import Gate, Intervention, Plan
 from steerlab.types import NAMED_POSITIONS, Positions
 from tests.command import save_model
 from tests.tiny import CORE, tiny, tokenizer, vector
+
+HFLM: Any = Plain  # made by a decorated method that pyright takes for its own
+SteeredModel: Any = Steered
 
 LONG = "the quick brown fox jumps over the lazy dog " * 8  # more tokens than the model's 256
 PAIRS = [
@@ -88,7 +91,8 @@ def test_an_unsteered_model_scores_as_the_harness_scores_it(family: str, bos: bo
         _asked("generate_until", [("Write:", {"max_gen_toks": 12})]), disable_tqdm=True
     )
     stop = _asked("generate_until", [("Write:", {"until": [free[0][3:5]], "max_gen_toks": 12})])
-    ((got,), (want,)) = (lm.generate_until(stop, disable_tqdm=True) for lm in (SteeredLM(model), theirs))
+    both: list[Any] = [SteeredLM(model), theirs]
+    ((got,), (want,)) = (lm.generate_until(stop, disable_tqdm=True) for lm in both)
     assert got == want == free[0].split(free[0][3:5])[0] != free[0]
 
 
@@ -212,7 +216,8 @@ def local_tasks(folder: Path) -> list[dict[str, Any]]:
 
 def _run(lm: Any, folder: Path) -> dict[str, Any]:
     manager = TaskManager(include_defaults=False)
-    found = lm_eval.simple_evaluate(model=lm, tasks=local_tasks(folder), task_manager=manager, bootstrap_iters=0)
+    evaluate: Any = lm_eval.simple_evaluate
+    found = evaluate(model=lm, tasks=local_tasks(folder), task_manager=manager, bootstrap_iters=0)
     assert found is not None
     return dict(found)
 

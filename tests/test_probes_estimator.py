@@ -37,6 +37,8 @@ def test_scikit_learn_has_checks_for_it() -> None:
 
 def _rows(k: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows "n d", labels 0 to k-1, and groups of three rows."""
+    x: Any
+    y: Any
     x, y = make_classification(180, 12, n_informative=6, n_classes=k, class_sep=0.8, flip_y=0.2, random_state=seed)
     return x, y, np.arange(180) // 3
 
@@ -58,7 +60,8 @@ def test_the_estimator_is_the_probe(kind: Kind, k: int) -> None:
     )
     for fold in range(4):
         held = (scored.fold == fold).numpy()
-        own = clone(found).fit(x[~held], y[~held], groups[~held]).decision_function(x[held])
+        fresh: Any = clone(found)
+        own = fresh.fit(x[~held], y[~held], groups[~held]).decision_function(x[held])
         np.testing.assert_allclose(own.reshape(held.sum(), -1), scored.scores.numpy()[held], rtol=1e-9, atol=1e-9)
     assert scored.direction is not None
     np.testing.assert_allclose(found.direction_, scored.direction.numpy(), rtol=1e-5, atol=1e-6)
@@ -123,10 +126,11 @@ def test_the_penalty_is_chosen_on_groups(kind: Kind) -> None:
 
 def test_it_works_in_a_pipeline_with_groups() -> None:
     x, y, groups = _copies()
-    pipe = make_pipeline(StandardScaler(), LinearProbe("logistic_cv"))
+    pipe: Any = make_pipeline(StandardScaler(), LinearProbe("logistic_cv"))
     folds = GroupKFold(3)
     fitted: Any = pipe.fit(x, y, linearprobe__groups=groups)
-    assert fitted[-1].c_ < make_pipeline(StandardScaler(), LinearProbe("logistic_cv")).fit(x, y)[-1].c_
+    alone: Any = make_pipeline(StandardScaler(), LinearProbe("logistic_cv")).fit(x, y)
+    assert fitted[-1].c_ < alone[-1].c_
     honest = cross_val_score(pipe, x, y, groups=groups, cv=folds, params={"linearprobe__groups": groups})
     leaky = cross_val_score(LinearProbe("ridge"), x, y, cv=4)
     want = []

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -75,7 +76,7 @@ def character_grams(texts: Sequence[str], size: int = SIZE) -> Embedder:
     if len(texts) < 3:
         raise SteerlabError(f"{len(texts)} texts were given to fit character n-grams on: give at least 3.")
     counter = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    counted = counter.fit_transform(list(texts))
+    counted: Any = counter.fit_transform(list(texts))
     reduce = TruncatedSVD(min(size, *(n - 1 for n in counted.shape)), random_state=0).fit(counted)
     return Embedder(
         f"character n-grams ({reduce.n_components} dimensions)",

@@ -204,7 +204,8 @@ class SteeredLM(TemplateLM):
         """
         kinds: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
-            kinds.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
+            words: Any = request.args  # the harness types them as those of a likelihood
+            kinds.setdefault(json.dumps(words[1], sort_keys=True), []).append(number)
         prompts, found = _keyed(requests, self.interventions), [""] * len(requests)
         with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
             for kind, numbers in kinds.items():

@@ -51,7 +51,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Raises `SteerlabError`, which is a ValueError, for fewer than two classes and as `linear.fit` does.
         """
-        check_kind(self.kind)
+        kind: Any = self.kind
+        check_kind(kind)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -60,7 +61,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         given = np.arange(len(X)) if groups is None else column_or_1d(groups)
         check_consistent_length(X, given)
         _, members = np.unique(given, return_inverse=True)
-        found = fit(self.kind, X, labels, members, c=float(self.c), seed=int(self.seed))
+        found = fit(kind, X, labels, members, c=float(self.c), seed=int(self.seed))
         self.coef_, self.intercept_, self.c_ = found.weights, found.offset, found.c
         self.means_, self.counts_ = class_means(X, labels), np.bincount(labels)
         return self
@@ -120,5 +121,5 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n r"]:
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows: Any = validate_data(self, X, dtype=np.float64, reset=False)
         return LinearFit(self.coef_, self.intercept_, self.c_).scores(rows)
