@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import pandas as pd
@@ -47,7 +48,8 @@ def compute(config: Config) -> Result:
         "machine": {name: one["machine"] for name, one in found.items()},
         "peers": found["peers"]["facts"],
     }
-    return Result({RATIOS: ratios, PEERS: table_of(found["peers"]["rows"])}, facts)
+    data = {name: sha256((RESULTS / f"{name}.json").read_bytes()).hexdigest() for name in found}
+    return Result({RATIOS: ratios, PEERS: table_of(found["peers"]["rows"])}, facts, data=data)
 
 
 def draw(result: Result) -> dict[str, Figure]:

@@ -27,7 +27,7 @@ from tests.test_interop_harness import local_tasks
 def test_the_name_steerlab_takes_the_words_of_the_command_line(tmp_path: Path) -> None:
     kind = cast(Any, get_model("steerlab"))
     jv = bundled_vectors()["language-jv"]
-    assert kind is named.NamedLM
+    assert get_model("steerlab") is named.NamedLM
     made = kind.create_from_arg_string(
         "vector=jv,layers=1+2,strength=0.4,positions=generated,cap=0.5", {"batch_size": 3}
     )

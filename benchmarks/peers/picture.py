@@ -43,8 +43,8 @@ def finding(table: Any) -> str:
     if looped.empty or ours.empty:
         return "Cost over plain transformers"
     return (
-        f"Many settings cost {looped.min():.1f} to {looped.max():.1f} times plain text one run each, "
-        f"{ours.min():.2f} to {ours.max():.2f} as one batch in steerlab"
+        f"Many settings at once cost {ours.min():.2f} to {ours.max():.2f} of plain text in steerlab,\n"
+        f"{looped.min():.1f} to {looped.max():.1f} where each is a run of its own"
     )
 
 
