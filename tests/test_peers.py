@@ -102,7 +102,7 @@ def test_the_figure_says_what_was_found(tmp_path: Path) -> None:
     assert (tmp_path / "peers.png").stat().st_size > 10_000
     assert list(pd.read_csv(tmp_path / "peers.csv")["case"]) == list(table["case"])
     assert picture.finding(table) == (
-        "Many settings cost 8.0 to 8.0 times plain text one run each, 1.00 to 1.00 as one batch in steerlab"
+        "Many settings at once cost 1.00 to 1.00 of plain text in steerlab,\n8.0 to 8.0 where each is a run of its own"
     )
     figure = picture.draw(table)
     assert [label.get_text() for label in figure.axes[0].get_legend().get_texts()] == [OURS, "repeng"]  # type: ignore[union-attr]
