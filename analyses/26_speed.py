@@ -69,7 +69,8 @@ def pages(result: Result) -> dict[str, str]:
         f"transformers {machine['transformers']}, nnsight {machine['nnsight']}, random weights unless a model is named.",
         "",
         "```bash",
-        "make bench                     # everything but the peers, about an hour and a half",
+        "make bench                     # everything but the peers",
+        "python -m benchmarks.peers     # these",
         "python -m analyses.26_speed    # this page",
         "```",
         "",
@@ -88,6 +89,8 @@ def pages(result: Result) -> dict[str, str]:
         f"![What every package costs over plain transformers](../../figures/{PEERS}.png)",
         "",
         *peer_lines(result.tables[PEERS]),
+        "",
+        "Off from hooks by hand: how far captured means are away, relative, and how many rows have other tokens.",
         "",
         *(f"- {name}: {_told(value)}" for name, value in result.facts["peers"].items()),
         "",
@@ -122,7 +125,7 @@ def peer_lines(table: Any) -> list[str]:
 def _told(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+    return "; ".join(f"{k}: {v:.2g}" if isinstance(v, float) else f"{k}: {v}" for k, v in value.items())
 
 
 if __name__ == "__main__":

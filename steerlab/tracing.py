@@ -92,11 +92,7 @@ def traced_run(
     """`run()`, which is the loop, inside one trace of the model that the streams share, paused at each site their plans edit."""
     sites = layout.order(list(dict.fromkeys(site for stream in streams for site in stream.whole.sites)))
     hf = streams[0].model
-    others = (
-        stream for stream in (loop.main, *loop.sides) if stream.model is hf
-    )  # also those of another view on these modules
-    seen = [*sites, *(site for stream in others for site in stream.whole.sites)]
-    with bare(hf, modules_of(hf, layout, seen)):
+    with bare(hf, modules_of(hf, layout, sites)):
         return _traced(nnsight, blocks, layout, loop, streams, sites, run) if sites else run()
 
 

@@ -1,6 +1,7 @@
 """steerlab, hooks by hand and five packages on the same workloads. About 25 minutes on two idle cores, 5 GB of memory.
 
 Build the environments first: `python -m benchmarks.peers.environments --folder runs/peers`. What is missing is left out and named.
+`python -m analyses.26_speed` draws what was found.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ import pandas as pd
 from benchmarks import timing
 from benchmarks.peers import subject as subjects
 from benchmarks.peers.environments import ABSENT, PEERS, missing
-from benchmarks.peers.picture import draw
 from benchmarks.peers.run import Times, Worker, measure, peaks, workloads_of
 from benchmarks.peers.worker import OURS, Task
 from benchmarks.peers.workloads import BATCH, CAPTURE, LOOP, Load, steered
 from benchmarks.timing import Report, Row
-from steerlab import figures
 
 PLAIN = "plain transformers"
 
@@ -150,28 +149,5 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def save_table(report: Report, folder: Path) -> pd.DataFrame:
-    """peers.csv beside the picture of it."""
-    table = table_of([row.to_json() for row in report.rows])
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "peers.csv", index=False, float_format="%.6g", lineterminator="\n")
-    figures.write_images(draw(table), folder, "peers")
-    return table
-
-
-def main(argv: Sequence[str]) -> Path:
-    """The command line: measure, then write peers.json, peers.csv and the figure."""
-    kept: list[Report] = []
-
-    def measured(config: Config) -> Report:
-        kept.append(compare(config))
-        return kept[-1]
-
-    measured.__doc__ = compare.__doc__
-    path = timing.main("peers", Config(), QUICK, measured, argv)
-    save_table(kept[-1], path.parent)
-    return path
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    timing.main("peers", Config(), QUICK, compare, sys.argv[1:])

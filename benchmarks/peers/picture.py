@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks.peers.worker import OURS
 from benchmarks.peers.workloads import BATCH, LOOP
@@ -24,9 +24,11 @@ def draw(table: Any) -> Figure:
         figures.dots(panel, part, place="workload", series="peer", order=order, series_order=peers)
         panel.set_xticks(range(len(order)), [_wrap(name) for name in order], fontsize=8)
         panel.axhline(1, color="black", lw=0.8)
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter(ScalarFormatter())
-        panel.yaxis.set_minor_formatter(ScalarFormatter())
+        if what == "time":
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(ScalarFormatter())
+            panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_ylabel(f"{what} / plain transformers")
     panels[0].set_title(finding(table))
     panels[0].legend(ncols=4, loc="upper left", fontsize=7.5)
@@ -43,10 +45,10 @@ def finding(table: Any) -> str:
     if looped.empty or ours.empty:
         return "Cost over plain transformers"
     return (
-        f"Many settings at once cost {ours.min():.2f} to {ours.max():.2f} of plain text in steerlab,\n"
+        f"Many settings at once cost {ours.min():.2f} to {ours.max():.2f} times plain text in steerlab,\n"
         f"{looped.min():.1f} to {looped.max():.1f} where each is a run of its own"
     )
 
 
 def _wrap(name: str) -> str:
-    return name.replace("memory, ", "").replace(", ", "\n")
+    return name.replace("memory, ", "").replace("a vector per row", "a vector\nper row").replace(", ", "\n")

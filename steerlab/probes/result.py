@@ -158,6 +158,7 @@ class FittedProbe:
 
     @property
     def n(self) -> int:
+        """Rows it was fitted on."""
         return sum(self.counts)
 
 
