@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import timing
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import environments, picture, workloads
 from benchmarks.peers import subject as subjects
@@ -113,14 +114,19 @@ def test_a_task_survives_the_command_line() -> None:
 
 
 @pytest.mark.slow
-def test_a_quick_comparison_writes_table_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quick_comparison_writes_what_the_figure_is_drawn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["--quick", "--peers", "hooks", "repeng", "--environments", str(tmp_path), "--memory", "0", "--threads", "1"]
-    path = peers.main([*argv, "--out", str(tmp_path)])
+    path = timing.main("peers", peers.Config(), peers.QUICK, peers.compare, [*argv, "--out", str(tmp_path)])
     record = json.loads(path.read_text(encoding="utf-8"))
     assert "run python -m benchmarks.peers.environments" in record["facts"]["repeng was left out"]
     assert "aisteer360 was left out" in record["facts"]
     assert {row["base"] for row in record["rows"]} == {OURS, peers.PLAIN}
     off = record["facts"][f"off from hooks by hand, {OURS}"]
     assert off.pop(workloads.CAPTURE) < 1e-5 and not any(off.values())
-    assert (tmp_path / "peers.csv").is_file() and (tmp_path / "peers.pdf").is_file()
+    table = peers.table_of(record["rows"])
+    assert set(table["peer"]) == {OURS, "hooks"} and workloads.CAPTURE in set(table["workload"])
+    images = figures.write_images(picture.draw(table), tmp_path, "peers")
+    assert all(image.stat().st_size > 5_000 for image in images)
     assert "mean nothing" in capsys.readouterr().out
