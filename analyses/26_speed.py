@@ -1,7 +1,7 @@
 """What does steering cost, and what do the packages one would take instead cost?
 
 Reads what the benchmarks left in benchmarks/results/ (`make bench`, `python -m benchmarks.peers`): every ratio was measured within one run
-against the plain thing. Draws the comparison with peers, and writes docs/results/speed.md.
+against the plain thing. Draws the comparison with peers and how cost grows, and writes docs/results/speed.md.
 
     python -m analyses.26_speed            # a second
     python -m analyses.26_speed --redraw   # from figures/*.csv
@@ -16,12 +16,15 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from analyses._harness import ROOT, NotThere, Result, main
 from benchmarks.peers.__main__ import table_of
 from benchmarks.peers.picture import draw as draw_peers
+from steerlab import figures
 
-RATIOS, PEERS = "speed", "speed_peers"
+RATIOS, PEERS, GROWTH = "speed", "speed_peers", "speed_growth"
+OURS, PLAIN = "steerlab", "transformers alone"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -33,8 +36,9 @@ class Config:
 def reports() -> dict[str, dict[str, Any]]:
     """The result files by benchmark. Raises `NotThere` where one that is drawn is missing."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    if "peers" not in found:
-        raise NotThere(f"{RESULTS / 'peers.json'} is not there yet: run python -m benchmarks.peers first.")
+    for name in ("peers", "growth"):
+        if name not in found:
+            raise NotThere(f"{RESULTS / name}.json is not there yet: run python -m benchmarks.{name} first.")
     return found
 
 
@@ -49,12 +53,58 @@ def compute(config: Config) -> Result:
         "peers": found["peers"]["facts"],
     }
     data = {name: sha256((RESULTS / f"{name}.json").read_bytes()).hexdigest() for name in found}
-    return Result({RATIOS: ratios, PEERS: table_of(found["peers"]["rows"])}, facts, data=data)
+    tables = {RATIOS: ratios, PEERS: table_of(found["peers"]["rows"]), GROWTH: growth_of(found["growth"]["rows"])}
+    return Result(tables, facts, data=data)
+
+
+def growth_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Seconds by axis, size and who worked; the interval of ours is the range of the ratio, times what the plain thing took."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        axis, n = row["case"].rsplit(": ", 1)
+        base = row["base_value"]
+        ours = {"value": row["value"], "low": row["low"] * base, "high": row["high"] * base}
+        found.append({"axis": axis, "n": int(n), "who": OURS, **ours, "ratio": row["ratio"]})
+        found.append({"axis": axis, "n": int(n), "who": PLAIN, "value": base, "low": base, "high": base, "ratio": 1.0})
+    return pd.DataFrame(found)
 
 
 def draw(result: Result) -> dict[str, Figure]:
-    """The comparison with peers."""
-    return {PEERS: draw_peers(result.tables[PEERS])}
+    """The comparison with peers, and how cost grows."""
+    return {PEERS: draw_peers(result.tables[PEERS]), GROWTH: draw_growth(result.tables[GROWTH])}
+
+
+def draw_growth(table: pd.DataFrame) -> Figure:
+    """Seconds against size, axis by axis, both logarithmic; the ratio stands over each point."""
+    axes_of = list(dict.fromkeys(table["axis"]))
+    figure, panels = figures.new(3, 2, 5.2)
+    for panel, axis in zip(panels, axes_of, strict=True):
+        own: Any = table[table["axis"] == axis]
+        figures.lines(panel, own, x="n", series="who", series_order=(OURS, PLAIN))
+        for row in own[own["who"] == OURS].to_dict("records"):
+            above = (row["n"], max(row["high"], row["value"] / row["ratio"]))
+            panel.annotate(f"{row['ratio']:.2f}", above, (0, 5), textcoords="offset points", ha="center", fontsize=8)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.xaxis.set_major_locator(FixedLocator(sorted(set(own["n"]))))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        low, high = panel.get_ylim()
+        panel.set_ylim(low / 1.3, high * 1.6)  # room for the ratios
+        panel.set_xlabel(axis)
+    for panel in panels[::3]:
+        panel.set_ylabel("seconds")
+    panels[0].legend(loc="lower right")
+    figure.suptitle(growth_finding(table), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    return figure
+
+
+def growth_finding(table: pd.DataFrame) -> str:
+    """The title: how far the ratio moves over all sizes."""
+    ours = table[table["who"] == OURS]["ratio"]
+    return f"At every size steerlab takes {ours.min():.2f} to {ours.max():.2f} times as long as transformers alone (over each point)"
 
 
 def pages(result: Result) -> dict[str, str]:
@@ -93,6 +143,13 @@ def pages(result: Result) -> dict[str, str]:
         "Off from hooks by hand: how far captured means are away, relative, and how many rows have other tokens.",
         "",
         *(f"- {name}: {_told(value)}" for name, value in result.facts["peers"].items()),
+        "",
+        "## How cost grows",
+        "",
+        "Captured: texts of 32 tokens through a forward pass. Written: 32 tokens each to 16 prompts of 32, unless rows grow; a sweep writes to one prompt. "
+        "Beside it transformers alone, on as much text.",
+        "",
+        f"![Seconds by size, axis by axis](../../figures/{GROWTH}.png)",
         "",
     ]
     return {"docs/results/speed.md": "\n".join(parts)}

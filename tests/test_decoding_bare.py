@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import Tensor
 
 from steerlab.steering import Intervention, Plan
@@ -30,3 +31,21 @@ def test_modules_that_nothing_watches_run_without_nnsight_and_get_it_back(family
     assert [module.__dict__.get("forward") for module in modules] == before and all(before)
     at = Site(1, "mlp_out")
     assert model.forward(batch, read=[at])[at].abs().sum() > 0  # and nnsight sees them again
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_decode_runs_without_autograd_s_bookkeeping_and_leaves_nothing_of_that(family: str) -> None:
+    model, seen = tiny(family), []
+
+    def looks(rows: Tensor, history: Tensor, logits: Tensor, step: int) -> Tensor:
+        seen.append(logits.is_inference())
+        return greedy(rows, history, logits, step)
+
+    batch = model.encode(TEXTS)
+    out = model.decode(batch, looks, never, NEW, Plan(((Intervention(vector(1), 1),),) * len(batch)))
+    assert seen == [True] * NEW
+    assert not (out.tokens.is_inference() or out.lengths.is_inference() or out.ended.is_inference())
+    # A buffer or cache that the decode made inside the model would be refused by the backward pass.
+    loss = model.hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.square().mean()
+    gradient = torch.autograd.grad(loss, model.hf.get_input_embeddings().weight)[0]
+    assert gradient.abs().sum() > 0
