@@ -1,6 +1,6 @@
 """Odd inputs put to every parser and verb: the right result, or one sentence; nothing else, and nothing outside its folder.
 
-`python -m tests.fuzz` puts many to each and writes benchmarks/results/fuzz.csv, which docs/trust.md shows.
+`python -m tests.fuzz` puts many to each and writes benchmarks/results/fuzz.csv, which docs/reliability.md shows.
 """
 
 from __future__ import annotations

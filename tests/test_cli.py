@@ -256,6 +256,7 @@ def test_models_prints_one_json_list(command: Command) -> None:
     assert all(row["model"] in table for row in rows) and not table.startswith("[")
 
 
+@pytest.mark.slow
 def test_the_real_command_says_one_sentence(tmp_path: Path) -> None:
     """In a process of its own, where nothing of the test's set-up can hide a traceback, a warning or a progress bar."""
     words = [

@@ -49,6 +49,7 @@ def test_every_method_has_every_measure_of_sets_of_one_size() -> None:
     assert greedy[0] == greedy[2] and greedy[0] != greedy[1]  # prompts take turns
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, base, methods = tiny("llama"), tiny("llama", seed=3), {"STEER": METHODS["STEER"]}
     whole = compare(model, WHAT, methods, PLAN, base=base, folder=tmp_path / "whole", subsets=3)

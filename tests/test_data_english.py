@@ -22,6 +22,7 @@ MARK = "zzmarkzz"
 
 
 @pytest.mark.parametrize("name", SIZES)
+@pytest.mark.slow
 def test_splits_have_the_documented_sizes(shared, name: str):
     found = {split: load(name, "en", split, root=shared, allow_offensive=True) for split in SIZES[name]}
     assert {split: len(corpus) for split, corpus in found.items()} == SIZES[name]

@@ -129,6 +129,7 @@ def test_twenty_thousand_texts_take_seconds():
     assert time.process_time() - started < 60
 
 
+@pytest.mark.slow
 def test_ntrex_splits_share_no_sentence_in_any_language(shared):
     """And the quoted lines that `heldout` leaves out are all needed: each matches an earlier split somewhere."""
     quoted = set()

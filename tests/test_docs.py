@@ -41,7 +41,14 @@ SMALLER = {
     "vectors fit": ["-q"],
     "similarity": ["-q"],
 }
-SLOW = {"how-to/layer-and-strength.md", "how-to/study.md", "how-to/data-set.md", "how-to/guide.md", "how-to/judge.md"}
+SLOW = {
+    "how-to/language-vector.md",
+    "how-to/layer-and-strength.md",
+    "how-to/study.md",
+    "how-to/data-set.md",
+    "how-to/guide.md",
+    "how-to/judge.md",
+}
 SHELL_ONLY = {"git", "source", "cd"}  # said, not run: they change the reader's machine and no file of a run
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 

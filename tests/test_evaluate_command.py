@@ -46,6 +46,7 @@ def _run(where: Path, classifier: Classifier | None = None) -> dict[tuple[str, s
     return {(row["condition"], row["metric"]): row for row in rows}
 
 
+@pytest.mark.slow
 def test_a_transformer_adds_its_rows_and_changes_no_other(model: str, samples: Path) -> None:
     plain, tuned = _run(samples), _run(samples, Classifier(model, 2, 1, 1e-3, progress=False))
     assert {key for key in tuned if key not in plain} == {

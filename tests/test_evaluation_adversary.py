@@ -19,6 +19,7 @@ def _rows(n: int, seed: int, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, 6)) + shift
 
 
+@pytest.mark.slow
 def test_halves_of_real_text_are_told_apart_by_nobody() -> None:
     values, held = [], []
     for seed in range(3):

@@ -48,6 +48,7 @@ def offensive(tmp_path: Path) -> Path:
 QUICK = ("--steps", "2", "--rank", "2", "--batch-size", "4", "-q")
 
 
+@pytest.mark.slow
 def test_own_texts_train_an_expert_that_loads(command: Command, base: Path, texts: Path, tmp_path: Path):
     out = tmp_path / "expert"
     asked = ("expert", "train", "-t", texts, "--instruction", "Write a review.", "--out", out, "-m", base, *QUICK)

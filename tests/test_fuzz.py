@@ -15,9 +15,13 @@ from tests.fuzz import COLUMNS, EVERY, TABLE, Target, counted, one_sentence, out
 
 USUAL = 25  # thousands over all targets
 TARGETS = targets()
+CALLED = [
+    pytest.param(name, marks=pytest.mark.slow) if target.area == "commands" else name
+    for name, target in TARGETS.items()
+]
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", CALLED)
 def test_an_odd_input_is_read_right_or_refused_in_one_sentence(name: str) -> None:
     target, seen = TARGETS[name], Counter[str]()
 

@@ -104,6 +104,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
         return run.read(SAMPLES)
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_writes_the_same_bytes(
     swept: tuple[Path, pd.DataFrame], base: TracedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def test_no_text_is_counted_twice_when_a_capture_fails_half_way(
         assert torch.allclose(getattr(halved, name), getattr(whole, name), rtol=1e-5, atol=1e-7), name
 
 
+@pytest.mark.slow
 def test_activations_scores_and_streams_are_those_of_the_whole_batch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_study_that_has_not_ended_is_passed_over(study: Path, tmp_path: Path) 
     assert again.state == "not there yet"
 
 
+@pytest.mark.slow
 def test_its_tables_are_taken_once_and_redrawn_without_it(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ def test_leaked_texts_stop_the_study_before_anything_is_written(texts: Path, tmp
         ("polyglot-mini", "qwen2", "float32"),
     ],
 )
+@pytest.mark.slow
 def test_presets_run_through_every_stage(preset: str, family: str, dtype: str, texts: Path, tmp_path: Path) -> None:
     changes = 'kinds = ["none", "language+quality"]'
     config = _config(tmp_path, texts, family, preset, dtype, changes)
@@ -190,6 +191,7 @@ def test_presets_run_through_every_stage(preset: str, family: str, dtype: str, t
     assert unit["template"] == PRESETS[preset].models[0].template and unit["dtype"] == dtype
 
 
+@pytest.mark.slow
 def test_a_study_may_fine_tune_a_transformer_instead(texts: Path, tmp_path: Path) -> None:
     """The paper's classifier, here the tiny model itself: the ceiling and every cell come from it, and differ from the n-grams'."""
     changes = 'kinds = ["none", "quality"]\nmodes = ["zero-shot"]'
@@ -208,6 +210,7 @@ def test_a_study_may_fine_tune_a_transformer_instead(texts: Path, tmp_path: Path
     assert (slow["distinct_2"] == quick["distinct_2"]).all() and (slow["macro_f1"] != quick["macro_f1"]).any()
 
 
+@pytest.mark.slow
 def test_two_shards_merged_equal_the_whole(whole: tuple[Path, Path], tmp_path: Path) -> None:
     config, out = whole
     for i in (1, 2):

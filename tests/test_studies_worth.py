@@ -67,6 +67,7 @@ def test_curves_are_means_over_pairs_at_texts_per_label() -> None:
     assert set(found["n"]) == {2}
 
 
+@pytest.mark.slow
 def test_a_study_with_human_training_texts_says_what_its_texts_are_worth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

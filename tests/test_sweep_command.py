@@ -70,6 +70,7 @@ def test_choose_writes_the_header(place: Path, vector: Path, tmp_path: Path) -> 
     assert again == [row]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_continues_and_ends_with_the_same_bytes(
     place: Path, vector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_an_interrupted_sweep_continues_and_ends_with_the_same_bytes(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_repeated_and_compared(place: Path, vector: Path, tmp_path: Path) -> None:
     sweep_rows(place, vector, "--out", tmp_path / "run")
     said = sweep_run("--reproduce", tmp_path / "run", "--out", tmp_path / "again", "--json", "-q")
