@@ -183,7 +183,7 @@ def synthesize(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 128,
     greedy: Annotated[bool, typer.Option(help="Most likely token instead of sampling.")] = False,
     batch_rows: Annotated[
-        int, typer.Option(help="Texts written at a time; does not change the samples beyond rounding.")
+        int, typer.Option(help="Texts written at a time; changes them at most by rounding.")
     ] = 64,
     seed: Seed = 0,
     data: Data = None,
