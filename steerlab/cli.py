@@ -226,7 +226,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The main job in minutes, offline: topic and sentiment data in Amharic, Javanese and Sundanese, unsteered,
-    language-steered and quality-steered, measured and drawn.
+    with language vectors, with quality vectors and with random directions, measured and drawn.
 
     Example: `steerlab demo --out runs/demo`
     """
