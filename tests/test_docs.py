@@ -40,8 +40,9 @@ SMALLER = {
     "reproduce": ["-q"],
     "vectors fit": ["-q"],
     "similarity": ["-q"],
+    **{f"instruct {verb}": ["-q"] for verb in ("fit", "select", "generate", "evaluate", "interfere")},
 }
-SLOW = {"how-to/layer-and-strength.md", "how-to/study.md", "how-to/data-set.md", "how-to/guide.md", "how-to/judge.md"}
+SLOW = {f"how-to/{page}.md" for page in ("layer-and-strength", "study", "data-set", "guide", "instruction", "judge")}
 SHELL_ONLY = {"git", "source", "cd"}  # said, not run: they change the reader's machine and no file of a run
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 

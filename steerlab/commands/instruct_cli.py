@@ -118,7 +118,7 @@ def instruct_select(
 ) -> None:  # fmt: skip
     """Find for every instruction the layer and strength, not steering among them: all tried at once in mixed batches.
 
-    The choice travels in the vectors of the run; what it is worth is measured on base queries that had no say in it.
+    The choice travels in the vectors of the run; what it is worth is measured on base queries that were not used for it.
 
     Examples:
 

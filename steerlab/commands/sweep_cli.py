@@ -55,7 +55,7 @@ Gather = Annotated[
     typer.Option(help="Folder that --shard wrote elsewhere: take its texts over. Repeat for several."),
 ]
 
-CHOSEN = "the chosen arms, measured on the prompts that had no say"
+CHOSEN = "the chosen arms, measured on the prompts that were not used to choose"
 
 
 def sweep(
