@@ -25,7 +25,7 @@ def test_the_mean_of_one_part_is_that_part() -> None:
 def test_symmetric_intervals_combine_as_standard_errors(k: int) -> None:
     """Of k parts with half-widths w_i: sqrt(sum w_i^2) / k."""
     widths = np.linspace(0.05, 0.4, k)
-    found = mean_of({str(i): Estimate(i, i - w, i + w, 10) for i, w in enumerate(widths)})
+    found = mean_of({str(i): Estimate(float(i), i - w, i + w, 10) for i, w in enumerate(widths)})
     reach = math.sqrt(float((widths**2).sum())) / k
     assert found.value == pytest.approx((k - 1) / 2) and found.n == 10 * k
     assert (found.value - found.low, found.high - found.value) == pytest.approx((reach, reach))
