@@ -20,7 +20,9 @@ Every command has `--help`. Bad input is one sentence and exit code 2; an interr
 continues. `STEERLAB_DATA=DIR` stands for `--data DIR`.
 """
 
-SHOWN = {"steerlab guide-sweep": "steerlab sweep guidance"}  # registered by the one name, documented by the other (steerlab.cli.Commands)
+SHOWN = {
+    "steerlab guide-sweep": "steerlab sweep guidance"
+}  # registered by the one name, documented by the other (steerlab.cli.Commands)
 
 
 def commands() -> Iterator[tuple[str, Any]]:

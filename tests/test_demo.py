@@ -29,7 +29,12 @@ def _metrics(one: Estimate) -> Any:
         for task, estimate in ESTIMATES.items()
     ]
     for row in rows:
-        if [row[key] for key in ("language", "task", "condition", "metric")] == ["am", "sentiment", "unsteered", "distinct_2"]:
+        if [row[key] for key in ("language", "task", "condition", "metric")] == [
+            "am",
+            "sentiment",
+            "unsteered",
+            "distinct_2",
+        ]:
             row["estimate"] = one
     return metrics_table(rows)
 

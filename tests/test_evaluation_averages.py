@@ -36,7 +36,9 @@ def test_the_mean_lies_within_its_interval_and_that_within_the_mean_of_the_parts
     for _ in range(200):
         k = int(rng.integers(1, 6))
         value, below, above = rng.normal(size=k), rng.exponential(size=k), rng.exponential(size=k)
-        parts = {str(i): Estimate(v, v - b, v + a, 5) for i, (v, b, a) in enumerate(zip(value, below, above, strict=True))}
+        parts = {
+            str(i): Estimate(v, v - b, v + a, 5) for i, (v, b, a) in enumerate(zip(value, below, above, strict=True))
+        }
         found = mean_of(parts)
         assert found.low <= found.value <= found.high
         assert found.low >= (value - below).mean() - 1e-12 and found.high <= (value + above).mean() + 1e-12
@@ -62,7 +64,10 @@ def test_the_interval_covers_the_mean_of_two_shares(shares: tuple[float, float],
 
 def test_what_is_missing_of_a_part_is_missing_of_the_mean_and_said() -> None:
     """A value of 1.0 without bounds beside a bounded one: averaging what is left would put the mean outside its interval."""
-    whole, part = Estimate.point(1.0, 140, "it is the same for every subset of the texts"), Estimate(0.968, 0.959, 0.977, 40)
+    whole, part = (
+        Estimate.point(1.0, 140, "it is the same for every subset of the texts"),
+        Estimate(0.968, 0.959, 0.977, 40),
+    )
     found = mean_of({"topic": whole, "sentiment": part})
     assert found.value == pytest.approx(0.984) and math.isnan(found.low) and math.isnan(found.high)
     assert found.reason == "no interval for topic (it is the same for every subset of the texts)"
@@ -81,7 +86,9 @@ def test_a_table_is_averaged_over_one_key() -> None:
     assert list(found.columns) == ["language", "condition", "metric", "value", "low", "high", "n", "reason"]
     want = mean_of(parts)
     assert found["language"].tolist() == ["jv", "su"] and found["n"].tolist() == [30, 30]
-    assert found[["value", "low", "high"]].to_numpy() == pytest.approx(np.array([[want.value, want.low, want.high]] * 2))
+    assert found[["value", "low", "high"]].to_numpy() == pytest.approx(
+        np.array([[want.value, want.low, want.high]] * 2)
+    )
     assert averaged(metrics_table(rows), "language")["task"].tolist() == ["topic", "sentiment"]
     with pytest.raises(SteerlabError, match="is no key of a metrics table: give one of language, task"):
         averaged(metrics_table(rows), "model")

@@ -107,7 +107,9 @@ def _headline(claim: pd.DataFrame) -> str:
 def test_the_title_of_the_claim_is_the_papers_claim_and_not_the_best_cell() -> None:
     claim = pd.read_csv(ROOT / "figures" / "low-resource" / "claim.csv")
     page = (ROOT / "docs" / "results" / "low-resource.md").read_text(encoding="utf-8")
-    assert "Quality vectors at early blocks raise macro-F1 in most cases (paper: 79.54 %): 22 % [12, 35] of cases" in page
+    assert (
+        "Quality vectors at early blocks raise macro-F1 in most cases (paper: 79.54 %): 22 % [12, 35] of cases" in page
+    )
     want = "22 % [12, 35] of cases; a random direction in 24 %; the paper reports 79.54 %"
     assert _headline(claim) == f"zero-shot: quality vectors at early blocks raise macro-F1 in {want}"
     early = claim[(claim["kind"] == "language") & (claim["group"] == "early")]

@@ -104,7 +104,9 @@ def draw(metrics: Any) -> tuple[Any, pd.DataFrame]:
         f"{gain:+.0f} points of the texts into the target language; a random direction {control:+.0f}",
         fontsize=10.5, fontweight="bold", x=0.01, ha="left",
     )  # fmt: skip
-    figure.supxlabel("target language: Amharic, Javanese, Sundanese (mean of topic and sentiment texts; intervals: 95 %)", fontsize=9)
+    figure.supxlabel(
+        "target language: Amharic, Javanese, Sundanese (mean of topic and sentiment texts; intervals: 95 %)", fontsize=9
+    )
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure, table

@@ -18,7 +18,9 @@ OBEYS = "polyglot-mini-it"  # the shipped model that follows instructions; its n
 Out = Annotated[Path, typer.Option(help="Run folder; give the same one again to continue after an interruption.")]
 Vectors = Annotated[
     Path,
-    typer.Argument(help="Folder of instruction vectors: a run of `select`, or of `fit` (give --layer), or a folder of files."),
+    typer.Argument(
+        help="Folder of instruction vectors: a run of `select`, or of `fit` (give --layer), or a folder of files."
+    ),
 ]
 Instructions = Annotated[
     list[str] | None,
