@@ -159,7 +159,7 @@ def draw(result: Result) -> dict[str, Figure]:
     rest = f", the other {len(more)} by {more.min():.0f} to {more.max():.0f}" if len(more) else ""
     figure.suptitle(
         f"A language vector alone brings {reached} of 12 languages to 80 % or more;\n"
-        f"random directions as long move {int((moved < 5).sum())} of 12 by less than 5 points{rest}",
+        f"random directions as long move {int((moved < 5).sum())} by less than 5 points{rest}",
         fontsize=10.5, fontweight="bold", x=0.01, ha="left",
     )  # fmt: skip
     axes.set_ylabel("texts in the target language (%)")
