@@ -80,7 +80,7 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test ## what .ci/run does
+check: lint test ## ruff, pyright and the whole test suite (.ci/run builds the environment of vLLM first)
 
 docs: $(READY) ## build the documentation into site/, warnings as errors (installs the extra docs)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

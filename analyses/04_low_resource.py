@@ -3,7 +3,7 @@
 Takes the tables of a finished low-resource study (languages x tasks x prompt modes x vectors x blocks x strengths x
 seeds), keeps them in figures/low-resource/, draws its figures and writes its page, docs/results/low-resource.md.
 
-    steerlab study low-resource polyglot-mini --out runs/low-resource      # the study itself: hours on two cores
+    steerlab study low-resource polyglot-mini --out runs/low-resource      # the study itself: about 95 minutes on two cores
     python -m analyses.04_low_resource --study runs/low-resource           # its tables, figures and page (seconds)
     python -m analyses.04_low_resource --redraw                            # the same from the committed tables
 """
@@ -40,7 +40,7 @@ def compute(config: Config) -> Result:
     record = folder / "figures" / "claim.json"
     if not record.is_file():
         raise NotThere(
-            f"{folder} holds no finished study: run `{COMMAND} --out {config.study}` to its end first (hours)."
+            f"{folder} holds no finished study: run `{COMMAND} --out {config.study}` to its end first (about 95 minutes on two cores)."
         )
     facts = json.loads(record.read_text(encoding="utf-8"))
     found = read_tables(folder / "tables")

@@ -20,6 +20,10 @@ Every command has `--help`. Bad input is one sentence and exit code 2; an interr
 continues. `STEERLAB_DATA=DIR` stands for `--data DIR`.
 """
 
+SHOWN = {
+    "steerlab guide-sweep": "steerlab sweep guidance"
+}  # registered by the one name, documented by the other (steerlab.cli.Commands)
+
 
 def commands() -> Iterator[tuple[str, Any]]:
     """(`steerlab vectors fit`, the command), by name."""
@@ -27,7 +31,7 @@ def commands() -> Iterator[tuple[str, Any]]:
     def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         inner = getattr(command, "commands", None)
         if inner is None:
-            yield name, command
+            yield SHOWN.get(name, name), command
         else:
             for key in inner:
                 yield from walk(inner[key], f"{name} {key}")

@@ -182,9 +182,7 @@ def synthesize(
     top_p: Annotated[float, typer.Option(help="Nucleus mass.")] = 0.9,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 128,
     greedy: Annotated[bool, typer.Option(help="Most likely token instead of sampling.")] = False,
-    batch_rows: Annotated[
-        int, typer.Option(help="Texts written at a time; does not change the samples beyond rounding.")
-    ] = 64,
+    batch_rows: Annotated[int, typer.Option(help="Texts written at a time; changes them at most by rounding.")] = 64,
     seed: Seed = 0,
     data: Data = None,
     dtype: Dtype = "float32",
@@ -226,7 +224,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The main job in minutes, offline: topic and sentiment data in Amharic, Javanese and Sundanese, unsteered,
-    language-steered and quality-steered, measured and drawn.
+    with language vectors, with quality vectors and with random directions, measured and drawn.
 
     Example: `steerlab demo --out runs/demo`
     """

@@ -80,6 +80,6 @@ class Halving:
         if first:
             tqdm.write(
                 f"steerlab: out of memory with {size} {self.what} at a time: going on with {self.most}, and fewer where needed; the "
-                "results stay the same.",
+                "results stay the same but for rounding.",
                 file=sys.stderr,
             )

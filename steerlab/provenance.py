@@ -69,7 +69,7 @@ class Provenance:
             if name not in allow and mine != theirs:
                 raise SteerlabError(
                     f"{what} was fitted on {name} {mine or 'not recorded'!r}, but {theirs or 'not recorded'!r} is loaded: "
-                    f"fit it again, or allow {name!r} if you know that the two share a space."
+                    f"fit it again, load the {name} it was fitted on, or allow {name!r} if you know that the two share a space."
                 )
 
     def to_json(self) -> dict[str, object]:

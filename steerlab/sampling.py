@@ -1,7 +1,7 @@
 """Sampling keyed by row: the noise of a token is a pure function of (row key, step, token id).
 
-So a sample does not depend on the batch it was drawn in, on its order, on sharding or on a restart, and two
-rows with one key share their noise (common random numbers). No generator state exists anywhere.
+So a sample's noise does not depend on the batch it was drawn in, on its order, on sharding or on a restart, and two
+rows with one key share it (common random numbers). No generator state exists anywhere.
 """
 
 from __future__ import annotations

@@ -40,15 +40,10 @@ SMALLER = {
     "reproduce": ["-q"],
     "vectors fit": ["-q"],
     "similarity": ["-q"],
+    **{f"instruct {verb}": ["-q"] for verb in ("fit", "select", "generate", "evaluate", "interfere")},
 }
-SLOW = {
-    "how-to/language-vector.md",
-    "how-to/layer-and-strength.md",
-    "how-to/study.md",
-    "how-to/data-set.md",
-    "how-to/guide.md",
-    "how-to/judge.md",
-}
+SLOW_PAGES = ("language-vector", "layer-and-strength", "study", "data-set", "guide", "instruction", "judge")
+SLOW = {f"how-to/{page}.md" for page in SLOW_PAGES}
 SHELL_ONLY = {"git", "source", "cd"}  # said, not run: they change the reader's machine and no file of a run
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 

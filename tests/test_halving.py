@@ -32,7 +32,10 @@ from tests.seq2seq import nllb
 from tests.tiny import CORE, hf_model, tokenizer, vector
 
 TEXTS = [f"a text of {'many ' * (n % 4)}words, number {n}" for n in range(11)]
-SAID = "steerlab: out of memory with {} {} at a time: going on with {}, and fewer where needed; the results stay the same.\n"
+SAID = (
+    "steerlab: out of memory with {} {} at a time: going on with {}, and fewer where needed; "
+    "the results stay the same but for rounding.\n"
+)
 
 
 def full(rows: int) -> torch.OutOfMemoryError:

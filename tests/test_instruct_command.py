@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
 from steerlab import store
-from steerlab.commands import instruct, instruct_interfere, instruct_transfer, instruct_write
+from steerlab.commands import instruct, instruct_cli, instruct_interfere, instruct_transfer, instruct_write
 from steerlab.following.arms import ARMS
 from steerlab.instructions import load_instruction_vectors, recommended_pushes
 from steerlab.instructions.runs import ANSWERS
-from steerlab.loading import load
+from steerlab.loading import OBEYS, load
 from tests.command import Command, save_model
 from tests.small_run import content
 
@@ -241,13 +242,17 @@ BAD = {
     "one instruction": (("interfere", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "give at least two of"),
     "not fitted": (
         ("interfere", "VECTORS", *TWO, "-i", "simple:uppercase"),
-        "has no vector for simple:uppercase: give",
+        "has no vector for simple:uppercase: give at least two of .*, or fit more with `steerlab instruct fit",
     ),
-    "no place": (("interfere", "VECTORS", *TWO), "nothing was chosen for 'simple:lowercase'"),
+    "no place": (
+        ("interfere", "VECTORS", *TWO),
+        "nothing was chosen for 'simple:lowercase': run `steerlab instruct select` on this folder",
+    ),
     "checks": (("interfere", "VECTORS", *TWO, "--layer", "1", "--mode", "kind"), "give loose or strict"),
     "map": (("transfer", "VECTORS", "--kind", "affine"), "--kind 'affine' is not known: give ridge or procrustes"),
     "no prompt": (("generate", "VECTORS", "-i", "simple:quotes", "--layer", "1"), "0 prompts"),
     "no vector": (("generate", "VECTORS", "-i", "simple:uppercase", "-p", "x"), "has no vector for simple:uppercase"),
+    "no instruction": (("generate", "VECTORS", "-p", "x"), "no instruction was given: give -i and one or more of"),
     "strength alone": (("generate", "VECTORS", "-i", "simple:quotes", "-p", "x", "--strength", "2"), "without a layer"),
     "layer": (("generate", "VECTORS", "-i", "simple:quotes", "-p", "x", "--layer", "9"), "no direction at layer 9"),
 }
@@ -261,6 +266,13 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(
     given = [str(fitted) if word == "VECTORS" else word for word in words]
     command.refused("instruct", *given, "-m", model, "--out", tmp_path / "run", "-q", because=because)
     assert not (tmp_path / "run").exists()
+
+
+def test_every_command_takes_the_shipped_model_that_follows_instructions() -> None:
+    verbs: Any = typer.main.get_command(instruct_cli.instruct_app)
+    assert len(verbs.commands) == 6
+    for verb in verbs.commands.values():
+        assert [p.default for p in verb.params if p.name == "model"] == [OBEYS], verb.name
 
 
 @pytest.mark.parametrize("verb", ["fit", "select", "generate", "evaluate", "interfere", "transfer"])

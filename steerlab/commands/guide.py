@@ -1,4 +1,4 @@
-"""`steerlab guide` and `steerlab guide-sweep`: guided texts in a run folder, and the map of gamma and eta."""
+"""`steerlab guide` and `steerlab sweep guidance`: guided texts in a run folder, and the map of gamma and eta."""
 
 from __future__ import annotations
 

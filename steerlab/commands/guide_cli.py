@@ -1,4 +1,4 @@
-"""The options of `steerlab guide` and `steerlab guide-sweep`."""
+"""The options of `steerlab guide` and `steerlab sweep guidance`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Longest = Annotated[int | None, typer.Option("--max-new-tokens", help="Longest a
 Temperature = Annotated[float, typer.Option(help="Sampling temperature, after the contrast.")]
 TopK = Annotated[int, typer.Option("--top-k", help="Best tokens to choose among, after the contrast; 0: all.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Nucleus mass, after the contrast.")]
-Rows = Annotated[int, typer.Option("--batch-rows", help="Texts written at a time; does not change the samples.")]
+Rows = Annotated[int, typer.Option("--batch-rows", help="Texts written at a time; changes them at most by rounding.")]
 
 
 def guide(
@@ -138,7 +138,7 @@ def guide_sweep(
     """Map what gamma and eta do to diversity, repetition and surprise: all cells of the grid written in mixed batches, with shared noise.
 
     The folder keeps every text, guidance.csv with intervals, and guidance.png: rows are gamma, columns eta, 0 at the lower left.
-    `steerlab guide-sweep` is another name of it.
+    `steerlab guide-sweep` is another name of this command.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""What `steerlab guide` and `steerlab guide-sweep` are given: expert and base, examples, and the cells they make."""
+"""What `steerlab guide` and `steerlab sweep guidance` are given: expert and base, examples, and the cells they make."""
 
 from __future__ import annotations
 

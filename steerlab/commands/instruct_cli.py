@@ -14,9 +14,13 @@ instruct_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+OBEYS = "polyglot-mini-it"  # the shipped model that follows instructions; its name in steerlab.loading would load torch
 Out = Annotated[Path, typer.Option(help="Run folder; give the same one again to continue after an interruption.")]
 Vectors = Annotated[
-    Path, typer.Argument(help="Folder of instruction vectors: a run of `fit` or `select`, or a folder of files.")
+    Path,
+    typer.Argument(
+        help="Folder of instruction vectors: a run of `select`, or of `fit` (give --layer), or a folder of files."
+    ),
 ]
 Instructions = Annotated[
     list[str] | None,
@@ -53,7 +57,7 @@ Layer = Annotated[int | None, typer.Option(help="Layer for all vectors; default:
 Strength = Annotated[float | None, typer.Option(help="match: 1 is the instructed mean, 2 twice as far; add: a length.")]
 Longest = Annotated[int, typer.Option(help="Longest answer in tokens.")]
 Stop = Annotated[list[str] | None, typer.Option(help="String that ends an answer (\\n is a line break); repeat.")]
-Rows = Annotated[int, typer.Option(help="Texts written at a time; does not change them beyond rounding.")]
+Rows = Annotated[int, typer.Option(help="Texts written at a time; changes them at most by rounding.")]
 Reference = Annotated[
     str, typer.Option(help="Model whose perplexity tells degenerate text: self, none, a hub id or a folder.")
 ]
@@ -73,7 +77,7 @@ def instruct_fit(
     against: Annotated[str, typer.Option(help="bare: as in the paper. others, unshared: without what all instructions share.")] = "bare",
     last: Annotated[int, typer.Option(help="Tokens at the prompt's end that are averaged.")] = 1,
     splits: Annotated[int, typer.Option(help="Random halves for the reliability of each layer; 0: none.")] = 10,
-    form: FormName = "chat", model: Model = "polyglot-mini", seed: Seed = 0, data: Data = None, dtype: Dtype = "float32",
+    form: FormName = "chat", model: Model = OBEYS, seed: Seed = 0, data: Data = None, dtype: Dtype = "float32",
     device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Fit one vector per instruction, at every layer: the mean difference between prompts with it and without it.
@@ -82,7 +86,7 @@ def instruct_fit(
 
     Examples:
 
-    `steerlab instruct fit -i simple:lowercase -i simple:quotes --out runs/fit`
+    `steerlab instruct fit -i simple:lowercase -i simple:language_de --out runs/fit`
 
     `steerlab instruct fit --source ifeval --data DIR -m meta-llama/Llama-3.1-8B-Instruct --out runs/ifeval-fit`
 
@@ -111,12 +115,12 @@ def instruct_select(
     folds: Annotated[int, typer.Option(help="Folds of base queries for the held-out rate.")] = 5,
     mode: Mode = "loose",
     instruction: Instructions = None, source: Source = "own", number: Number = 16, form: FormName = "chat",
-    max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0,
+    max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = OBEYS, seed: Seed = 0,
     data: Data = None, dtype: Dtype = "float32", device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find for every instruction the layer and strength, not steering among them: all tried at once in mixed batches.
 
-    The choice travels in the vectors of the run; what it is worth is measured on base queries that had no say in it.
+    The choice travels in the vectors of the run; what it is worth is measured on base queries that were not used for it.
 
     Examples:
 
@@ -150,7 +154,7 @@ def instruct_generate(
     gate: GateAt = None, positions: Where = "all",
     orthogonal: Annotated[bool, typer.Option("--orthogonal", help="Take each vector orthogonal to the ones before it.")] = False,
     backoff: Retreat = False, plausible: Plausible = 0.0, form: FormName = "chat", max_new_tokens: Longest = 128,
-    stop: Stop = None, batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0, dtype: Dtype = "float32",
+    stop: Stop = None, batch_rows: Rows = 64, model: Model = OBEYS, seed: Seed = 0, dtype: Dtype = "float32",
     device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write behind prompts of yours as if they held the instructions: several act on one text together.
@@ -159,7 +163,7 @@ def instruct_generate(
 
     `steerlab instruct generate runs/chosen -i simple:lowercase -p "Tell me about the sea." --out runs/sea`
 
-    `steerlab instruct generate runs/fit -i simple:lowercase -i simple:quotes --layer 3 --strength 1.5 -p "Describe a boat."
+    `steerlab instruct generate runs/fit -i simple:lowercase -i simple:language_de --layer 3 --strength 1.5 -p "Describe a boat."
     --backoff --out runs/boat`
     """
     from steerlab.commands import instruct_write as command
@@ -186,7 +190,7 @@ def instruct_evaluate(
     layer: Layer = None, strength: Strength = None, apply: Kind = "match", unit: LengthUnit = "raw", cap: Cap = None,
     gate: GateAt = None, positions: Where = "all", backoff: Retreat = False, plausible: Plausible = 0.0,
     instruction: Instructions = None, source: Source = "own", number: Number = 40, form: FormName = "chat",
-    max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0,
+    max_new_tokens: Longest = 64, stop: Stop = None, batch_rows: Rows = 64, model: Model = OBEYS, seed: Seed = 0,
     data: Data = None, dtype: Dtype = "float32", device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Follow rates in four arms (none, steered, instructed, both), under random pushes of the same length, and under guidance.
@@ -220,19 +224,20 @@ def instruct_interfere(
     layer: Layer = None, strength: Strength = None, apply: Kind = "match", unit: LengthUnit = "raw", cap: Cap = None,
     gate: GateAt = None, positions: Where = "all", mode: Mode = "loose",
     source: Source = "own", number: Number = 40, form: FormName = "chat", max_new_tokens: Longest = 64, stop: Stop = None,
-    batch_rows: Rows = 64, model: Model = "polyglot-mini", seed: Seed = 0, data: Data = None, dtype: Dtype = "float32",
+    batch_rows: Rows = 64, model: Model = OBEYS, seed: Seed = 0, data: Data = None, dtype: Dtype = "float32",
     device: Device = None, as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """How much several vectors get in each other's way: their cosines, and how often each instruction is followed when nothing acts,
     each vector alone, all together, and all made orthogonal to the ones before them.
 
-    Prompts are base queries that exist with every one of the instructions (-i, at least two). Tables: rates.csv, cosines.csv.
+    Prompts are base queries that exist with every one of the instructions (-i, at least two, each with a vector from `fit` and a place
+    from `select`, or from --layer and --strength). Tables: rates.csv, cosines.csv.
 
     Examples:
 
-    `steerlab instruct interfere runs/chosen -i simple:lowercase -i simple:quotes --out runs/both`
+    `steerlab instruct interfere runs/chosen -i simple:lowercase -i simple:language_de --out runs/both`
 
-    `steerlab instruct interfere runs/fit -i simple:uppercase -i simple:language_de --layer 2 --strength 1.5 -n 14 --out runs/loud-german`
+    `steerlab instruct interfere runs/fit -i simple:lowercase -i simple:language_de --layer 2 --strength 1.5 -n 14 --out runs/at-layer-2`
     """
     from steerlab.commands import instruct as common
     from steerlab.commands import instruct_interfere as command
@@ -256,7 +261,7 @@ def instruct_transfer(
     last: Annotated[int, typer.Option(help="Tokens at the prompt's end that are averaged.")] = 1,
     held_out: Annotated[float, typer.Option(help="Share of the base queries that the map's fit is measured on.")] = 0.25,
     instruction: Instructions = None, source: Source = "own", number: Number = 40, form: FormName = "chat",
-    model: Model = "polyglot-mini", seed: Seed = 0, data: Data = None, dtype: Dtype = "float32", device: Device = None,
+    model: Model = OBEYS, seed: Seed = 0, data: Data = None, dtype: Dtype = "float32", device: Device = None,
     as_json: AsJson = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Vectors of one model as vectors of another (-m) of any width and depth, through a linear map between the ends of the same prompts.

@@ -41,7 +41,8 @@ def interfere(
     lacking = [name for name in prompts.instructions if name not in there]
     if lacking or len(prompts.instructions) < 2:
         raise SteerlabError(
-            f"{vectors} has no vector for {', '.join(lacking)}: give at least two of {', '.join(there)}."
+            f"{vectors} has no vector for {', '.join(lacking)}: give at least two of {', '.join(there)}, or fit more with "
+            "`steerlab instruct fit -i NAME`."
             if lacking
             else f"{len(prompts.instructions)} instructions were given: give at least two of {', '.join(there)}."
         )

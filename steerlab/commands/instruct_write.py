@@ -56,7 +56,8 @@ class Place:
             unknown = [name for name, v in vectors.items() if v.choice is None]
             if unknown:
                 raise SteerlabError(
-                    f"nothing was chosen for {unknown[0]!r}: run `steerlab instruct select`, or give --layer and --strength."
+                    f"nothing was chosen for {unknown[0]!r}: run `steerlab instruct select` on this folder and give the folder it "
+                    "makes, or give --layer and --strength."
                 )
             return recommended_pushes(vectors)
         cell = Cell(self.layer, 1.0 if self.strength is None else self.strength)
@@ -121,7 +122,10 @@ def generate(
     lacking = [name for name in asked.instructions if name not in there]
     if lacking or not asked.instructions:
         raise SteerlabError(
-            f"{vectors} has no vector for {', '.join(lacking) or 'nothing'}: give some of {', '.join(there)}."
+            f"{vectors} has no vector for {', '.join(lacking)}: give some of {', '.join(there)}, or fit more with "
+            "`steerlab instruct fit -i NAME`."
+            if lacking
+            else f"no instruction was given: give -i and one or more of {', '.join(there)}."
         )
     chosen = {name: there[name] for name in asked.instructions}
     acting = asked.place.together(chosen, asked.orthogonal)

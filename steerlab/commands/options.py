@@ -16,7 +16,9 @@ from steerlab.records import plain
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="Hub id, local folder, or polyglot-mini (ships with the package)."),
+    typer.Option(
+        "--model", "-m", help="Hub id, local folder, or polyglot-mini or polyglot-mini-it (both ship with the package)."
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, auto; default: the GPU if there is one.")]

@@ -49,13 +49,13 @@ Reproduce = Annotated[
     typer.Option(help="Repeat the finished sweep in this folder and compare the numbers (exit code 1: differ)."),
 ]
 Longest = Annotated[int, typer.Option(help="Longest answer in tokens.")]
-Rows = Annotated[int, typer.Option(help="Texts written at a time.")]
+Rows = Annotated[int, typer.Option(help="Texts written at a time; changes them at most by rounding.")]
 Gather = Annotated[
     list[Path] | None,
     typer.Option(help="Folder that --shard wrote elsewhere: take its texts over. Repeat for several."),
 ]
 
-CHOSEN = "the chosen arms, measured on the prompts that had no say"
+CHOSEN = "the chosen arms, measured on the prompts that were not used to choose"
 
 
 def sweep(

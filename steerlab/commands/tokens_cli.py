@@ -27,7 +27,7 @@ Unit = Annotated[
     str | None,
     typer.Option(help="residual: fraction of the layer's mean residual norm; raw: units of the unit vector."),
 ]
-Operator = Annotated[str, typer.Option(help="add, ablate, match, scale or rotate.")]
+Operator = Annotated[str, typer.Option(help="add, ablate, match or match_up (both to projection 0), scale or rotate.")]
 Where = Annotated[
     str,
     typer.Option(help="Where to steer: all, prompt, last_prompt, generated, writing, last:K, or START:STOP."),

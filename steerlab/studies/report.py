@@ -139,10 +139,10 @@ def _seeds(cells: pd.DataFrame, config: StudyConfig) -> str:
 
 def verdicts(found: dict[str, pd.DataFrame]) -> list[str]:
     """One sentence per claim of the paper: held, did not hold, or cannot be told, with the numbers."""
-    claim, lines = found["claim"], []
+    claim, lines, paper = found["claim"], [], f"paper: {draw.PAPER_SHARE}"
     every: Any = claim[claim["strengths"] == "every"]
     for mode, kind, group, metric, text in (
-        ("zero-shot", "quality", "early", "macro_f1", "Quality vectors at early blocks raise macro-F1 in most cases (paper: 79.54 %)"),
+        ("zero-shot", "quality", "early", "macro_f1", f"Quality vectors at early blocks raise macro-F1 in most cases ({paper})"),
         ("zero-shot", "language", "early", "macro_f1", "Language vectors at early blocks raise macro-F1 in most cases"),
         ("zero-shot", "quality", "early", "distinct_2", "Early steering with quality vectors raises diversity (distinct-2)"),
     ):  # fmt: skip
