@@ -21,8 +21,8 @@ HEAD = f"""# Data sets
 
 <!-- Written by docs/data.py from `steerlab.data.SOURCES` and the readers: change it there and run it again. -->
 
-Nothing of this is needed to begin. A sample set of 648 sentences in twelve languages ships with the package, and commands use it unless they
-are told otherwise.
+Nothing of this is needed to begin. A sample set of 648 sentences in twelve languages ships with the package, and commands use
+it unless they are told otherwise.
 
 ```python
 from steerlab import data
@@ -53,11 +53,11 @@ USES = """## Which set is used for what
 Human texts to test on, and to take examples from, where `--source` names none:
 """
 OTHERS = f"""Prompts for instructions are our own, or IFEval's with `--source ifeval`. The experts' tasks `hypotheses`, `commonsense` and
-`comments` learn from `scitldr`, `commonsense-qa` and `toxic-comments`; the last is offensive and is read with `--offensive` only. The bundled
-language vectors are fitted on NTREX and NusaX-MT, because SIB-200, which texts are judged against, is drawn from FLORES. `make model`,
-`make model-it` and `make analyses` need DIR.
+`comments` learn from `scitldr`, `commonsense-qa` and `toxic-comments`; the last is offensive and is read with `--offensive` only.
+The bundled language vectors are fitted on NTREX and NusaX-MT, because SIB-200, which texts are judged against, is drawn from FLORES.
+`make model`, `make model-it` and `make analyses` need DIR.
 
-`ud-text` has no download: each of its files holds the sentences of a treebank as lines, from the `.txt` files or the `# text =` lines of the
+`ud-text` has no download: each of its files holds the text of a treebank, from the `.txt` files or the `# text =` lines of the
 `.conllu` files below `data/ud/` in the repository.
 
 ## Means of Llama-3.1-8B
