@@ -41,12 +41,13 @@ print(data.SOURCES["sib200"].card)  # licence, address, citation
   `datasets`, which has a cache of its own, or from the authors' repository at a commit that is fixed in the code, into `~/.cache/steerlab`
   (`steerlab` below `XDG_CACHE_HOME`, where that is set). What has no download is refused in one sentence.
 
-Paths are the published files' own names wherever the authors have a file for each. To fill DIR, copy them from a clone of the address
-in the first column to the path in the second. Tests that read real data skip without it.
+Tests that read real data skip without it. Not every set has to be there: what is asked for has to.
 
-## What lies where
+## Which there are
 """
-NAMES = """In these paths LANG is the name the data set has for a language:
+FILES = """## What lies where
+
+To fill DIR, save each public file under its path. LANG is the data set's own name for the language, in the table after this one.
 """
 USES = """## Which set is used for what
 
@@ -128,10 +129,23 @@ def _pattern(path: str, code: str) -> tuple[str, str]:
     """The path with LANG where it names the language, and that name; the path itself and "" where it does not."""
     entry = LANGUAGES[code]
     for name in filter(None, (entry.sib200, entry.ntrex, entry.sib200[:3], NUSAX_NAMES.get(code), code)):
-        pattern, times = re.subn(rf"(?<![A-Za-z_]){name}(?![A-Za-z_])", "LANG", path)
-        if times:
+        if (pattern := _without(path, name)) != path:
             return pattern, name
     return path, ""
+
+
+def _without(text: str, name: str) -> str:
+    return re.sub(rf"(?<![A-Za-z_]){name}(?![A-Za-z_])", "LANG", text)
+
+
+def public(pattern: str, table: Table, names: dict[str, str]) -> str:
+    """The address of the public file, with LANG where the path has it."""
+    if table.url is None:
+        return "none"
+    if "LANG" not in pattern:
+        return f"<{table.url}>"
+    (address,) = {_without(table.url, name) for name in names.values()} - {table.url}
+    return f"`{address}`"
 
 
 def fetched(shown: dict[str, Table]) -> str:
@@ -150,22 +164,29 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _sources() -> tuple[str, str]:
-    """The table of sources, and that of the languages' names in their paths."""
+def _sources() -> tuple[str, str, str]:
+    """The tables of sources, of their files, and of the languages' names in these."""
     rows: list[tuple[str, ...]] = []
+    files: dict[str, tuple[list[str], str]] = {}  # path -> the sources that read it, its public address
     columns: dict[tuple[tuple[str, str], ...], list[str]] = {}  # the names of some sources -> those sources
     for name, source in SOURCES.items():
         shown, names = patterns(source)
-        files = "<br>".join(f"`{path}`" for path in shown) or "-"
+        for path, table in shown.items():
+            files.setdefault(path, ([], public(path, table, names)))[0].append(f"`{name}`")
         title = f"[`{name}`]({source.card.url})" if source.card.url.startswith("https://") else f"`{name}`"
         codes = "all twelve" if source.languages == tuple(LANGUAGES) else " ".join(source.languages)
-        rows.append((title, files, codes, " ".join(source.splits), fetched(shown), source.card.licence))
+        rows.append((title, codes, " ".join(source.splits), fetched(shown), source.card.licence))
         if names:
             columns.setdefault(tuple(sorted(names.items())), []).append(f"`{name}`")
-    rows.append((f"[`{CLAS.name}`]({CLAS.url})", f"`{CLAS_FILE}`", "36", "-", "no download", CLAS.licence))
-    sources = _table(("data set", "below DIR", "languages", "splits", "without DIR", "licence"), rows)
+    rows.append((f"[`{CLAS.name}`]({CLAS.url})", "36", "-", "no download", CLAS.licence))
+    files[CLAS_FILE] = ([f"`{CLAS.name}`"], "see below")
+    sources = _table(("data set", "languages", "splits", "without DIR", "licence"), rows)
+    listed = _table(
+        ("path below DIR", "data set", "public file"),
+        [(f"`{path}`", ", ".join(who), url) for path, (who, url) in files.items()],
+    )
     spelt = [(entry.name, code, *(dict(own).get(code, "") for own in columns)) for code, entry in LANGUAGES.items()]
-    return sources, _table(("language", "code", *(", ".join(who) for who in columns.values())), spelt)
+    return sources, listed, _table(("language", "code", *(", ".join(who) for who in columns.values())), spelt)
 
 
 def _uses() -> str:
@@ -180,8 +201,8 @@ def _uses() -> str:
 
 def page() -> str:
     """The whole page."""
-    sources, names = _sources()
-    return "\n\n".join(part.strip() for part in (HEAD, sources, NAMES, names, USES, _uses(), OTHERS)) + "\n"
+    sources, files, names = _sources()
+    return "\n\n".join(part.strip() for part in (HEAD, sources, FILES, files, names, USES, _uses(), OTHERS)) + "\n"
 
 
 if __name__ == "__main__":

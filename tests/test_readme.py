@@ -14,7 +14,11 @@ from tests.test_docs import blocks, commands, links, parses, run_line
 ROOT = walls.ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = [words for block in blocks(README) if block.language == "bash" for words, _ in commands(block.code)]
-SMALL = {"fit": ["-n", "4"], "select": ["-n", "4", "--max-new-tokens", "8"], "interfere": ["-n", "4", "--max-new-tokens", "8"]}
+SMALL = {
+    "fit": ["-n", "4"],
+    "select": ["-n", "4", "--max-new-tokens", "8"],
+    "interfere": ["-n", "4", "--max-new-tokens", "8"],
+}
 
 
 def heading_anchors(text: str) -> set[str]:
@@ -32,7 +36,9 @@ def test_links_arrive() -> None:
         target = ROOT / path
         assert not path.startswith("/") and target.is_file(), f"README.md links to {link}"
         if anchor:
-            assert anchor in heading_anchors(target.read_text(encoding="utf-8")), f"README.md: {link} has no such heading"
+            assert anchor in heading_anchors(target.read_text(encoding="utf-8")), (
+                f"README.md: {link} has no such heading"
+            )
 
 
 def test_anchors_are_made_as_the_site_makes_them() -> None:
