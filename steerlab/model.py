@@ -1,4 +1,4 @@
-"""A traced model: the one place outside `engines/` that talks to nnsight. Everything above sees `forward`, `decode` and facts."""
+"""A traced model: with the engines the one place that talks to nnsight. Everything above sees `forward`, `decode` and facts."""
 
 from __future__ import annotations
 
