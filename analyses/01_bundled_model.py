@@ -1,5 +1,4 @@
-"""What can the bundled model do? Held-out bits per byte over training, and, per language, how often it writes
-the language and the label it is asked for.
+"""What can the bundled model do? Bits per byte over training, and how often it writes the language and label asked for.
 
 Bits per byte are on SIB-200 dev (99 parallel sentences per language, never trained on). Language and label:
 topic texts behind the prompt that names the language; the label is judged by a character n-gram classifier

@@ -1,5 +1,6 @@
-"""What guided decoding with three cached streams costs beside plain decoding, and beside one sample at a time with prompt and
-answer read anew at every token, as the authors of STEER do it. About 10 minutes on two cores.
+"""What guided decoding with three cached streams costs beside plain decoding, and beside the way its authors do it.
+
+The authors of STEER write one sample at a time, with prompt and answer read anew at every token. About 10 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ def attach(hf: Any, source: str | Path) -> Adapter:
     try:
         hf.load_adapter(name, use_safetensors=True)
     except ImportError as error:
-        raise SteerlabError("an adapter needs the package peft: pip install 'steerlab[finetune]'.") from error
+        raise SteerlabError(
+            "an adapter needs the package peft: run pip install -e '.[finetune]' in the checkout."
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().split("\n")[0]
         raise SteerlabError(

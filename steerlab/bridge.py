@@ -1,5 +1,6 @@
-"""The TransformerLens twin of a loaded model: a second, agreeing view on the same weights, and its `Readout` from
-the residual stream to logits. The only module that imports transformer_lens.
+"""The TransformerLens twin of a loaded model, and its `Readout` from the residual stream to logits.
+
+A second, agreeing view on the same weights. The only module that imports transformer_lens.
 """
 
 from __future__ import annotations

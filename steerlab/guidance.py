@@ -1,4 +1,4 @@
-"""Guidance of the next token by several distributions: contrastive experts, negative prompts and their relatives, on log-probabilities.
+"""Guidance of the next token by several distributions: contrastive experts, negative prompts and their relatives.
 
 Notation: l_e, l_b, l_n are log-probabilities of the expert behind the prompt, of the base behind the prompt, and of the expert
 behind the negatives (O'Neill et al. 2023, STEER). What is returned are scores: log-probabilities up to a constant per row,

@@ -1,5 +1,6 @@
-"""What can be done to an activation `h` along a unit direction `v`: add, ablate, match, match_up, scale, rotate, or a
-function of your own.
+"""What can be done to an activation `h` along a unit direction `v`: six operators, or a function of your own.
+
+Built in are add, ablate, match, match_up, scale and rotate.
 
 Every operator is out of place, broadcasts `v`, `strength` and `target` against `h`, computes half-precision
 input in float32 and returns the dtype of `h`. Where `strength` is 0 the output is bitwise `h`, whatever `h`

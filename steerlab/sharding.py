@@ -1,5 +1,6 @@
-"""Which part of the work a process does, and how several processes share one folder: every part is claimed by a lock, written
-once, whole, and found again by its number.
+"""Which part of the work a process does, and how several processes share one folder.
+
+Every part is claimed by a lock, written once, whole, and found again by its number.
 """
 
 from __future__ import annotations

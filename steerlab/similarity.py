@@ -1,5 +1,6 @@
-"""How alike vectors are: cosines between vectors, layers and models, angles and norms, subspaces, and what chance and
-noise alone would show.
+"""How alike vectors are: cosines, angles, norms and subspaces, beside what chance and noise alone would show.
+
+Between vectors, between layers, and between models.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Which tokens are read for a vector and which are steered how strongly: a map of any plan over any text, measured in the
-forward pass itself.
+"""Which tokens are read for a vector and which are steered how strongly: a map of any plan over any text.
+
+It is measured in the forward pass itself.
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def _on_ray(work: Work, workers: int, address: str, watch: Callable[[], None]) -
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise SteerlabError("ray is not installed: pip install 'steerlab[ray]', or give --workers alone.") from error
+        raise SteerlabError(
+            "ray is not installed: run pip install -e '.[ray]' in the checkout, or give --workers alone."
+        ) from error
     # The workers of a cluster of this machine find the modules this process finds; another's have what is installed there.
     found = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
     local: dict[str, Any] = (

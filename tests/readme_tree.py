@@ -10,15 +10,16 @@ from pathlib import Path
 from tests import walls
 
 ROOT = walls.ROOT
-COLUMN, WIDTH = 30, 112  # where the words begin, and how many characters they may take
+COLUMN, WIDTH = 30, 130  # where the words begin, and how many characters they may take
 SHORT = 30  # a clause shorter than this says too little by itself
 WHOLE = ("steerlab", "analyses", "benchmarks")
 SAID = {
     "analyses/": "one script per figure",
     "benchmarks/": "speed and memory as ratios within one run",
-    "steerlab/bundled/polyglot_mini/": "the model: weights, tokenizer, training record, card",
+    "steerlab/bundled/polyglot_mini/": "the bundled model: weights, tokenizer, training record, card",
+    "steerlab/bundled/polyglot_mini_it/": "the same model taught to follow instructions",
     "steerlab/bundled/samples/": "648 sentences and 144 contrast pairs written for this project",
-    "steerlab/bundled/vectors/": "its vectors, the sweep they were tuned on, the leakage check",
+    "steerlab/bundled/vectors/": "vectors of polyglot-mini, the sweep they were tuned on, the leakage check",
 }  # what has no docstring
 LAST = {
     "docs/": "the documentation site: concepts, how-tos, reference, results (make docs)",

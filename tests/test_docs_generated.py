@@ -14,7 +14,10 @@ from tests import walls
 from tests.test_docs import DOCS, PAGES, REFERENCE, ROOT, documented, read
 
 
-@pytest.mark.parametrize(("script", "page"), [("command_line", "reference/command-line.md"), ("formats", "formats.md")])
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [("command_line", "reference/command-line.md"), ("formats", "formats.md"), ("data", "data.md")],
+)
 def test_a_generated_page_is_up_to_date(script: str, page: str) -> None:
     spec = importlib.util.spec_from_file_location(script, DOCS / f"{script}.py")
     assert spec and spec.loader

@@ -103,7 +103,7 @@ def test_without_the_package_a_control_vector_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(40))
-    with pytest.raises(SteerlabError, match="pip install 'steerlab\\[interop\\]'"):
+    with pytest.raises(SteerlabError, match=r"pip install -e '\.\[interop\]'"):
         import_vectors(tmp_path / "x.gguf")
 
 

@@ -169,7 +169,7 @@ def test_the_tree_in_the_readme_is_the_tree() -> None:
         ("One thing. Another.", "One thing"),
         ("After Stolfo et al. (2024): a rule.", "After Stolfo et al. (2024): a rule"),
         ("x " * 20 + "and so on, " + "y " * 60, "x " * 20 + "and so on"),
-        ("x " * 20 + "(and, " + "y " * 60 + ")", "x " * 20 + "(and, " + "y " * 33 + "..."),
+        ("x " * 20 + "(and, " + "y " * 60 + ")", "x " * 20 + "(and, " + "y " * 42 + "..."),
         ("Two\nlines.\n\nMore.", "Two lines"),
     ],
 )  # fmt: skip

@@ -81,7 +81,7 @@ def _kill_a_task(parts: Path, killed: list[int]) -> None:
 def test_a_sweep_on_ray_with_a_worker_killed_writes_what_one_process_does(
     place: Path, single: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'steerlab[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: in the checkout, pip install -e '.[ray]'")
     killed: list[int] = []
     watcher = threading.Thread(target=_kill_a_task, args=(tmp_path / "run" / ".shards", killed), daemon=True)
     watcher.start()

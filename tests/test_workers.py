@@ -67,14 +67,14 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         check_exclusive(Shard(0, 2), 2, "")
     check_exclusive(Shard(), 2, "")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SteerlabError, match=r"pip install 'steerlab\[ray\]'"):
+    with pytest.raises(SteerlabError, match=r"pip install -e '\.\[ray\]'"):
         start(_refuse, 2, "local")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # ray's own; what it does is compared
 def test_ray_with_two_workers_one_killed(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'steerlab[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: in the checkout, pip install -e '.[ray]'")
     parts = Parts(tmp_path / "parts", COUNT)
     lost = start(partial(_work, tmp_path, True), 2, "local", count=parts.written, total=COUNT)
     assert (tmp_path / "died").exists() and lost == 0  # Ray started the dead task again

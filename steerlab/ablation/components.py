@@ -1,5 +1,6 @@
-"""Which component writes a direction: contributions of embedding, attention and MLPs that sum to the stream exactly, and
-what is left of a difference when one of them is replaced by its mean.
+"""Which component writes a direction: what embedding, attention and MLPs add to it, and what is left without one of them.
+
+The contributions sum to the stream exactly; a component is taken away by replacing it with its mean.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Directional ablation: a vector taken out at one layer, from a layer on, at all layers, or from all that writes to the
-stream; and whether what it stood for can still be read.
+"""Directional ablation: a vector taken out of the stream, and whether what it stood for can still be read.
+
+It goes at one layer, from a layer on, at all layers, or from all that writes to the stream.
 """
 
 from __future__ import annotations

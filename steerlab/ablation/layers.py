@@ -1,6 +1,6 @@
-"""Layer ablation: what a block's attention, MLP or whole contribution is worth, replaced by nothing, by its mean, or by
-what it does in another text.
+"""Layer ablation: what a block's attention, MLP or whole contribution is worth.
 
+It is replaced by nothing, by its mean, or by what it does in another text.
 BOS is left alone: its activations are the same in every text, so mean and resampling would not change them anyway.
 """
 

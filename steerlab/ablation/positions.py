@@ -1,5 +1,6 @@
-"""Where to steer: one vector at one strength at the prompt, its last token, the generated tokens or everywhere, with common
-random numbers and against unsteered.
+"""Where to steer: one vector at one strength at the prompt, its last token, the generated tokens or everywhere.
+
+With common random numbers, and against unsteered.
 """
 
 from __future__ import annotations

@@ -1,3 +1,1 @@
-"""What ships with the package: the small multilingual model, its vectors, and a sample set written for this
-project.
-"""
+"""What ships with the package: two small multilingual models, vectors, and a sample set written for this project."""

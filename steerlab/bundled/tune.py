@@ -1,6 +1,6 @@
-"""Which layer and strength to use for each bundled vector: a sweep on seed 0, written to
-`vectors/recommended.json` and `vectors/sweep.csv`.
+"""Which layer and strength to use for each bundled vector: a sweep on seed 0.
 
+It writes `vectors/recommended.json` and `vectors/sweep.csv`.
 `python -m steerlab.bundled.tune` (minutes). Reported results use other seeds, see analyses/02_language_control.py.
 """
 

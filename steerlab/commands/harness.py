@@ -28,7 +28,7 @@ try:  # after the module that says in a sentence that the package is missing
     from lm_eval.api.registry import register_model  # type: ignore[import-not-found]
 except ModuleNotFoundError as missing:
     raise SteerlabError(
-        f"lm-evaluation-harness needs the package {missing.name}: install it with pip install 'steerlab[harness]'."
+        f"lm-evaluation-harness needs the package {missing.name}: run pip install -e '.[harness]' in the checkout."
     ) from missing
 
 ROWS = 32

@@ -44,7 +44,7 @@ Workers = Annotated[int, typer.Option(help="Write in this many processes of this
 Ray = Annotated[
     str,
     typer.Option(
-        help="Write on a Ray cluster (pip install 'steerlab[ray]'): local, auto or its address. All see the same folder."
+        help="Write on a Ray cluster (in the checkout: pip install -e '.[ray]'): local, auto or its address. All see the same folder."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -1,5 +1,6 @@
-"""The batches of a sweep as parts that several processes write: claimed, kept by number, and gathered in order, so that the run
-folder gets the bytes one process would have written.
+"""The batches of a sweep as parts that several processes write: claimed, kept by number, and gathered in order.
+
+So the run folder gets the bytes one process would have written.
 """
 
 from __future__ import annotations

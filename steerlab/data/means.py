@@ -1,4 +1,7 @@
-"""Means of a model's activations per language that others have published: one safetensors file, one "layers x width" tensor a language."""
+"""Means of a model's activations per language that others have published.
+
+One safetensors file, one "layers x width" tensor a language.
+"""
 
 from __future__ import annotations
 

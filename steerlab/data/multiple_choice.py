@@ -1,4 +1,4 @@
-"""A multiple-choice question as one line of text, `Question? A. bank B. library ... Answer: A.`, written and read back."""
+"""A multiple-choice question as one line of text, written and read back: `Question? A. bank B. library … Answer: A.`"""
 
 from __future__ import annotations
 

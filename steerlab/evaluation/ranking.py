@@ -1,5 +1,6 @@
-"""How well a score ranks the layers of a measured sweep: rank correlation, chance, what a choice by score loses, and how
-far the sweep would agree with itself.
+"""How well a score ranks the layers of a measured sweep, and what a layer chosen by it loses.
+
+Rank correlation, beside chance and beside how far the sweep would agree with itself.
 """
 
 from __future__ import annotations

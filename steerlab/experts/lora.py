@@ -46,7 +46,9 @@ def base_options(config: ExpertConfig) -> dict[str, Any]:
 def check_trainable(model: TracedModel, config: ExpertConfig) -> None:
     """Raises `SteerlabError` without peft, for a model with an adapter, a base not in the wanted precision, and unknown targets."""
     if importlib.util.find_spec("peft") is None:
-        raise SteerlabError("training an expert needs the package peft: pip install 'steerlab[finetune]'.")
+        raise SteerlabError(
+            "training an expert needs the package peft: run pip install -e '.[finetune]' in the checkout."
+        )
     if model.adapter is not None:
         raise SteerlabError(f"{model.name} already has the adapter {model.adapter.name}: load the base without one.")
     base_options(config)

@@ -102,5 +102,7 @@ def _package() -> Any:
     try:
         import gguf  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise SteerlabError("a control vector needs the package gguf: pip install 'steerlab[interop]'.") from error
+        raise SteerlabError(
+            "a control vector needs the package gguf: run pip install -e '.[interop]' in the checkout."
+        ) from error
     return gguf

@@ -33,7 +33,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-not-found]
 except ModuleNotFoundError as missing:
     raise SteerlabError(
-        f"lm-evaluation-harness needs the package {missing.name}, which is not installed: install it with pip install 'steerlab[harness]'."
+        f"lm-evaluation-harness needs the package {missing.name}, which is not installed: run pip install -e '.[harness]' in the checkout."
     ) from missing
 
 Scored = tuple[float, bool]

@@ -1,6 +1,6 @@
-"""The linear probes themselves: difference of means, shrinkage LDA, ridge, and logistic regression with a given penalty or
-one chosen by inner cross-validation.
+"""The linear probes themselves: difference of means, shrinkage LDA, ridge and logistic regression.
 
+The penalty of a logistic regression is given, or chosen by inner cross-validation.
 scikit-learn fits; weights are always mapped back to raw activation space.
 """
 
