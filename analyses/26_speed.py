@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from analyses._harness import ROOT, NotThere, Result, main
 from benchmarks.peers.__main__ import table_of
@@ -89,8 +89,10 @@ def draw_growth(table: pd.DataFrame) -> Figure:
         panel.xaxis.set_major_locator(FixedLocator(sorted(set(own["n"]))))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         panel.xaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.margins(x=0.15)
         low, high = panel.get_ylim()
         panel.set_ylim(low / 1.3, high * 1.6)  # room for the ratios
         panel.set_xlabel(axis)
@@ -104,7 +106,10 @@ def draw_growth(table: pd.DataFrame) -> Figure:
 def growth_finding(table: pd.DataFrame) -> str:
     """The title: how far the ratio moves over all sizes."""
     ours = table[table["who"] == OURS]["ratio"]
-    return f"At every size steerlab takes {ours.min():.2f} to {ours.max():.2f} times as long as transformers alone (over each point)"
+    return (
+        f"Whatever grows, steerlab takes {ours.min():.2f} to {ours.max():.2f} times as long as transformers alone\n"
+        "(the ratio stands over each point; band: range over repetitions)"
+    )
 
 
 def pages(result: Result) -> dict[str, str]:
@@ -146,8 +151,8 @@ def pages(result: Result) -> dict[str, str]:
         "",
         "## How cost grows",
         "",
-        "Captured: texts of 32 tokens through a forward pass. Written: 32 tokens each to 16 prompts of 32, unless rows grow; a sweep writes to one prompt. "
-        "Beside it transformers alone, on as much text.",
+        "Captured: texts of 32 tokens through a forward pass. Written: 32 tokens each to 16 prompts of 32, unless rows grow; a sweep "
+        "writes to one prompt. Beside it transformers alone, on as much text.",
         "",
         f"![Seconds by size, axis by axis](../../figures/{GROWTH}.png)",
         "",

@@ -113,6 +113,6 @@ def test_the_title_of_the_claim_is_the_papers_claim_and_not_the_best_cell() -> N
     )
     want = "22 % [12, 35] of cases; a random direction in 24 %; the paper reports 79.54 %"
     assert _headline(claim) == f"zero-shot: quality vectors at early blocks raise macro-F1 in {want}"
-    early = claim[(claim["kind"] == "language") & (claim["group"] == "early")]
+    early: Any = claim[(claim["kind"] == "language") & (claim["group"] == "early")]
     told = _headline(early)  # another study: its first cell, without the paper's number and without a control
     assert told == "zero-shot: language vectors at early blocks raise macro-F1 in 25 % [14, 42] of cases"

@@ -84,7 +84,7 @@ def draw(metrics: Any) -> tuple[Any, pd.DataFrame]:
     table = averaged(kept, "task")
     figure, panels = figures.new(columns=3, height=3.8)
     for axes, (metric, label) in zip(panels, METRICS.items(), strict=True):
-        own = table[table["metric"] == metric]
+        own: Any = table[table["metric"] == metric]
         figures.dots(
             axes,
             own,
