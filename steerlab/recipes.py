@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from steerlab import data
 from steerlab.data.leakage import overlap_report
@@ -146,6 +147,7 @@ def evaluate(
     source: str = "",
     seeds: Sequence[int] = range(10),
     without: Collection[str] = (),
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Every metric of every (language, task, condition) among the sample rows, as a tidy table with intervals.
 
@@ -157,10 +159,11 @@ def evaluate(
     for row in samples:
         groups.setdefault((row["language"], row["task"], row["condition"]), []).append(row)
     human: dict[tuple[str, str], HumanTexts] = {}
-    found: list[dict[str, Any]] = []
-    for (code, name, condition), rows in groups.items():
+    for code, name, _ in groups:  # what is refused is refused before the bar stands there
         if (code, name) not in human:
             human[code, name] = human_texts(name, code, root, source or None, without)
+    found: list[dict[str, Any]] = []
+    for (code, name, condition), rows in tqdm(groups.items(), desc="judge", unit="cell", disable=not progress):
         texts, labels = [str(r["text"]) for r in rows], [str(r["label"]) for r in rows]
         metrics = text_metrics(texts, code, model) | label_metrics(texts, labels, human[code, name], seeds)
         found += [

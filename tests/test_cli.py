@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -244,6 +245,11 @@ def test_help_lists_the_commands_and_no_command_shows_it(command: Command) -> No
         assert bare.code == 2 and within in bare.out + bare.err
     command.refused("sinthesize", because="No such command 'sinthesize'.*see `steerlab --help`")
     command.refused("synthesize", "--out", "x", because="Missing option '--language'.*see `steerlab synthesize --help`")
+
+
+def test_the_version_is_the_packages(command: Command) -> None:
+    said = command("--version")
+    assert said.code == 0 and said.out == f"steerlab {importlib.metadata.version('steerlab')}\n"
 
 
 def test_models_prints_one_json_list(command: Command) -> None:

@@ -17,7 +17,7 @@ def test_a_page_is_written_beside_the_run_and_a_run_is_watched(
     command = Command(monkeypatch, capsys)
     run = reported_run(tmp_path / "run")
     said = command("report", run)
-    assert said.code == 0 and said.out == f"{tmp_path / 'run.html'}: 1 runs, 16 pairs of texts; open it in a browser\n"
+    assert said.code == 0 and said.out == f"{tmp_path / 'run.html'}: 1 run, 16 rows of texts; open it in a browser\n"
     assert (tmp_path / "run.html").is_file()
     assert "32 of 32 texts; finished" in " ".join(command("watch", run, "--once").out.split())
     assert "finished" in command("watch", run).out

@@ -53,7 +53,7 @@ def run(out: Path, per_label: int, seed: int, progress: bool) -> tuple[list[dict
     ]
     written, _, folder = write_data(model, config, conditions, out, progress=progress)
     with folder:
-        metrics = evaluate(written.samples, model=model, source="sample")
+        metrics = evaluate(written.samples, model=model, source="sample", progress=progress)
         figure, table = draw(metrics)
         record = {
             "config": config.to_json(),

@@ -75,7 +75,10 @@ def run(
         tuned = fine_tuned(rows, root, source, shown, classifier)
     else:
         tuned = metrics_table([])
-    metrics = evaluate(rows, model=traced, root=root, source=source, seeds=range(seeds), without=shown)
+    progress = classifier is not None and classifier.progress
+    metrics = evaluate(
+        rows, model=traced, root=root, source=source, seeds=range(seeds), without=shown, progress=progress
+    )
     return records(pd.concat([metrics, tuned]) if len(tuned) else metrics)
 
 

@@ -32,7 +32,8 @@ def report(
 
     page = out or runs[0].resolve().with_name(f"{runs[0].resolve().name}.html")
     shown = write_report(runs, page, title, most)
-    print(f"{page}: {len(runs)} runs, {shown} pairs of texts; open it in a browser")
+    many = "s" * (len(runs) != 1)
+    print(f"{page}: {len(runs)} run{many}, {shown} rows of texts; open it in a browser")
 
 
 def watch(

@@ -136,7 +136,9 @@ def run(
     written, cells, folder = write_data(model, config, [condition], out, root, progress)
     shown = {text for cell in cells for texts in cell.shots.values() for text in texts}
     with folder:
-        metrics = evaluate(written.samples, model=model, root=root, source=config.source, without=shown)
+        metrics = evaluate(
+            written.samples, model=model, root=root, source=config.source, without=shown, progress=progress
+        )
         finish(folder, written, metrics, config, root, steering.vector in ("language", "quality", "random"))
     return records(metrics)
 
