@@ -107,7 +107,6 @@ def test_polyglot_mini_learns_a_handful_of_texts() -> None:
     assert after.validation == (1.0,) and after.result.labels == ("health", "sports")
 
 
-@pytest.mark.slow
 def test_two_runs_agree_to_the_bit_and_leave_the_process_as_it_was(models: dict[str, str]) -> None:
     config = _quick(models["xlm-roberta"], epochs=2, learning_rate=5e-4)  # with dropout at work
     state = repr(np.random.get_state())  # noqa: NPY002
@@ -227,7 +226,6 @@ def test_a_label_only_the_test_has_scores_zero(models: dict[str, str]) -> None:
     assert found.per_class["north"].value > 0.8 and (found.predicted != 0).all()
 
 
-@pytest.mark.slow
 def test_finished_seeds_are_kept_and_only_for_the_same_question(
     monkeypatch: pytest.MonkeyPatch, models: dict[str, str], tmp_path: Path
 ) -> None:

@@ -109,7 +109,6 @@ def test_the_saved_adapter_is_the_trained_model(
     assert len(generate(expert, asked, Settings(max_new_tokens=3))) == 2
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(trained: Expert, tmp_path: Path):
     def again(folder: str, seed: int) -> Path:
         config = replace(SMALL, seed=seed)
@@ -126,7 +125,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(trained: Exp
 
 
 @pytest.mark.parametrize("killed_at", [0, 6])
-@pytest.mark.slow
 def test_a_killed_run_continues_and_ends_with_the_same_bytes(
     killed_at: int, trained: Expert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

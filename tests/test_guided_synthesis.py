@@ -140,7 +140,6 @@ def test_the_negatives_reach_the_stream(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 64])
-@pytest.mark.slow
 def test_the_batch_size_changes_nothing(whole: Path, tmp_path: Path, size: int) -> None:
     write(tmp_path / "run", batch_rows=size)
     assert (tmp_path / "run" / SAMPLES).read_bytes() == (whole / SAMPLES).read_bytes()
