@@ -224,3 +224,20 @@ def test_texts_the_prompts_showed_are_not_tested_on() -> None:
     shown = {e.text for e in texts[:4]}
     whole, rest = (evaluate(rows, source="sample", seeds=[1], without=w).set_index("metric") for w in ((), shown))
     assert whole.loc["macro_f1", "n"] == len(texts) and rest.loc["macro_f1", "n"] == len(texts) - 4
+
+
+def test_judging_shows_a_bar_where_it_is_asked_for_and_none_before_a_refusal(
+    human: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(_samples(), seeds=range(2))
+    assert "judge" not in capsys.readouterr().err
+    evaluate(_samples(), seeds=range(2), progress=True)
+    assert "judge" in (said := capsys.readouterr().err) and "1/1" in said
+
+    def refuses(*_: Any) -> HumanTexts:
+        raise SteerlabError("no such texts")
+
+    monkeypatch.setattr(recipes, "human_texts", refuses)
+    with pytest.raises(SteerlabError, match="no such texts"):
+        evaluate(_samples(), seeds=range(2), progress=True)
+    assert capsys.readouterr().err == ""
